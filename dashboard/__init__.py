@@ -1,0 +1,1 @@
+"""Shows and asks: the Streamlit pages and the command line."""
