@@ -1,0 +1,80 @@
+"""Everything that storage refuses, as one family: catch `StorageError` to catch them all.
+
+Every message names the value, the rule and the remedy, and can be shown to a person as it is.
+"""
+
+
+class StorageError(Exception):
+    """Base of all errors that this folder raises on purpose."""
+
+
+class SettingsError(StorageError):
+    """A setting is unknown or has a value that its rule forbids."""
+
+
+class DatabaseUnavailable(StorageError):
+    """The database can't be opened: wrong address, missing driver, or nothing answers there."""
+
+
+class SchemaTooNew(StorageError):
+    """The database was migrated by a newer version of this program."""
+
+
+class BlobMissing(StorageError):
+    """No file is stored under this digest."""
+
+
+class UnknownLayout(StorageError):
+    """A folder is arranged in no way that `layouts.scan` understands."""
+
+
+class DatasetNotFound(StorageError):
+    """No dataset has this name."""
+
+
+class VersionNotFound(StorageError):
+    """No dataset version has this id."""
+
+
+class ImageNotFound(StorageError):
+    """No image has this id."""
+
+
+class BadDatasetName(StorageError):
+    """The name breaks the rule for names of datasets."""
+
+
+class BadVersion(StorageError):
+    """The images given can't make a dataset version: none at all, a label without sense, a broken digest."""
+
+
+class DuplicateImage(StorageError):
+    """The same picture, pixel for pixel, is given twice; it could then stand in two roles."""
+
+
+class StudyNotFound(StorageError):
+    """No study has this id."""
+
+
+class StudyFinished(StorageError):
+    """The study has ended; what is asked for would change its history."""
+
+
+class LeaseLost(StorageError):
+    """Another worker holds this study by now; whoever gets this must stop writing and forget the study."""
+
+
+class ModelNotFound(StorageError):
+    """No model has this id."""
+
+
+class AlreadyChampion(StorageError):
+    """The model to promote is the champion of its dataset already."""
+
+
+class FeatureCacheError(StorageError):
+    """Features can't be cached as they are: not finite, beyond fp16, or not of the announced shape."""
+
+
+class TrackingError(StorageError):
+    """MLflow refused or could not be reached."""

@@ -1,0 +1,238 @@
+"""Settings of an installation: from the environment (`SIMPLENET_…`) and `$SIMPLENET_HOME/settings.toml`.
+
+What is passed to `Settings(…)` wins over the environment, that over the file, that over the defaults.
+Every other part of the program gets a `Settings` passed in; none reads the environment itself.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from storage.errors import SettingsError
+
+PREFIX = "SIMPLENET_"
+DEFAULT_HOME = Path("~/.simplenet")
+FILE_NAME = "settings.toml"
+
+
+def _sqlite_in_home(file_name: str) -> Any:
+    return Field(default_factory=lambda data: f"sqlite:///{data['home'] / file_name}", repr=False)
+
+
+class Settings(BaseSettings):
+    """All settings, validated and frozen.
+
+    Raises:
+        SettingsError: a key of the file is unknown, or a value breaks its rule.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,  # addresses may carry passwords
+    )
+
+    home: Path = DEFAULT_HOME  # holds all that an installation keeps; never set in the file, which lies in it
+
+    # Three databases, because Optuna's and MLflow's migrations each own a table `alembic_version` as ours do.
+    # Not part of repr: an address may carry a password.
+    database_url: str = _sqlite_in_home("app.db")
+    optuna_url: str = _sqlite_in_home("optuna.db")
+    mlflow_database_url: str = _sqlite_in_home("mlflow.db")
+    # Where MLflow's clients write: its database itself on one machine, http://… where several share a server.
+    tracking_uri: str = Field(default_factory=lambda data: data["mlflow_database_url"], repr=False)
+
+    host: str = Field(default="127.0.0.1", min_length=1)  # the address that the servers listen on
+    dashboard_port: int = Field(default=8501, ge=1, le=65535)
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    mlflow_public_url: str | None = None  # what browsers call MLflow, if a proxy stands before it
+
+    backbone: str = Field(default="auto", min_length=1)  # a name of timm's, or "auto"
+    weights: Path | None = None  # safetensors file with the backbone's weights
+    device: str = Field(default="auto", min_length=1)  # "auto", "cpu", "cuda", "cuda:0", "mps"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    workers: int = Field(default=1, ge=0, le=1024)  # processes that run studies
+    lease_seconds: float = Field(default=60, gt=0)  # so long without heartbeat frees a study
+    heartbeat_seconds: float = Field(default=5, gt=0)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_explain(error, values)) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic passes all four by name)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Replace pydantic's other sources by our file, which lies in the home that the first two name."""
+        file = settings_file(init_settings().get("home"))
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=read_file(file))
+
+    @field_validator("home", "weights")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # Workers and servers are started in folders of their own.
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("database_url", "optuna_url", "mlflow_database_url", "tracking_uri")
+    @classmethod
+    def _psycopg(cls, value: str) -> str:
+        # The driver we install is psycopg 3; which one a bare address means depends on SQLAlchemy's version.
+        scheme, separator, rest = value.partition("://")
+        return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _heartbeat_fits_lease(self) -> Self:
+        # One heartbeat may be late without the study being taken away.
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                f"lease_seconds is {self.lease_seconds:g} and heartbeat_seconds {self.heartbeat_seconds:g}; "
+                "a lease must last at least two heartbeats. Raise the first or lower the second"
+            )
+        return self
+
+    @property
+    def blobs_folder(self) -> Path:
+        """Files of images and masks, by digest."""
+        return self.home / "blobs"
+
+    @property
+    def features_folder(self) -> Path:
+        """Cached features; can be deleted at any time."""
+        return self.home / "features"
+
+    @property
+    def artifacts_folder(self) -> Path:
+        """What MLflow keeps beside its database."""
+        return self.home / "artifacts"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """Heads of the trials of studies."""
+        return self.home / "checkpoints"
+
+    @property
+    def maps_folder(self) -> Path:
+        """Cached scores and anomaly maps; can be deleted at any time."""
+        return self.home / "maps"
+
+    @property
+    def logs_folder(self) -> Path:
+        """One log per process."""
+        return self.home / "logs"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders that an installation needs."""
+        return (
+            self.home,
+            self.blobs_folder,
+            self.features_folder,
+            self.artifacts_folder,
+            self.checkpoints_folder,
+            self.maps_folder,
+            self.logs_folder,
+        )
+
+    @property
+    def mlflow_url(self) -> str:
+        """Where a browser finds MLflow's pages, without a slash at the end."""
+        return (self.mlflow_public_url or f"http://{self._reachable_host}:{self.mlflow_port}").rstrip("/")
+
+    @property
+    def dashboard_url(self) -> str:
+        """Where a browser on this machine finds the dashboard, without a slash at the end."""
+        return f"http://{self._reachable_host}:{self.dashboard_port}"
+
+    @property
+    def _reachable_host(self) -> str:
+        # Listening everywhere is no address to call.
+        if self.host in ("0.0.0.0", "::"):  # noqa: S104
+            return "127.0.0.1"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def settings_file(home: Path | str | None = None) -> Path:
+    """Path of the settings file, existing or not: in `home`, else `$SIMPLENET_HOME`, else `~/.simplenet`."""
+    folder = home or os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME
+    return Path(folder).expanduser().absolute() / FILE_NAME
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Read the settings file.
+
+    Returns:
+        Key to value as written, not validated yet; empty where the file doesn't exist.
+    Raises:
+        SettingsError: it can't be read, isn't TOML, or has a key that is no setting.
+    """
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"Settings file {file} can't be read: {error}. Repair it or remove it."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"Settings file {file} is not valid TOML: {error}. Write for instance: workers = 2"
+        ) from error
+    if "home" in values:
+        raise SettingsError(
+            f"Settings file {file} sets 'home', which it is found through. "
+            f"Set {PREFIX}HOME in the environment instead."
+        )
+    allowed = sorted(set(Settings.model_fields) - {"home"})
+    unknown = [key for key in values if key not in allowed]
+    if unknown:
+        raise SettingsError(
+            f"Settings file {file} has the unknown key {', '.join(map(repr, unknown))}. "
+            f"Allowed are {', '.join(allowed)}."
+        )
+    return values
+
+
+def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
+    """One sentence per broken rule, each naming where the value came from."""
+    sentences = []
+    for broken in error.errors(include_url=False):
+        reason = broken["msg"].removeprefix("Value error, ")
+        if not broken["loc"]:
+            sentences.append(f"{reason}.")
+            continue
+        key = str(broken["loc"][0])
+        if broken["type"] == "extra_forbidden":
+            sentences.append(
+                f"{key!r} is no setting. Allowed are {', '.join(sorted(Settings.model_fields))}."
+            )
+            continue
+        if key in given:
+            origin = f"Setting {key!r}"
+        elif f"{PREFIX}{key.upper()}" in os.environ:
+            origin = f"Environment variable {PREFIX}{key.upper()}"
+        else:
+            origin = f"Setting {key!r} in {settings_file(given.get('home'))}"
+        sentences.append(f"{origin} is {broken['input']!r}: {reason}. Correct it or leave it out.")
+    return " ".join(sentences)
