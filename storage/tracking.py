@@ -1,0 +1,238 @@
+"""MLflow as this product uses it: an experiment per dataset, a parent run per study, a nested run per trial, a model per dataset.
+
+Clients speak to `Settings.tracking_uri`: by default MLflow's own database file, so that a study goes on while the MLflow
+server (which shows the same database) is down; on several machines the server's address. A `Tracking` owns one client
+and may be shared by threads.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from storage.errors import TrackingError
+from storage.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+logger = logging.getLogger(__name__)
+
+CHAMPION = "champion"  # alias of the version of a dataset's model that serves
+CHECKPOINT = "checkpoint"  # name of the folder with weights and configuration inside a logged model
+PARAM_LENGTH = 500  # characters; longer values are cut, MLflow refuses above 6,000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """What makes a folder of weights a model that MLflow serves from code."""
+
+    code: Path  # script that ends in `mlflow.models.set_model(…)`
+    packages: tuple[Path, ...]  # folders of Python packages that the script imports, packed beside it
+    checkpoint: Path  # folder with weights and configuration; its name must be `checkpoint`
+    signature: "ModelSignature"
+    requirements: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+
+class Tracking:
+    """Runs, metrics, artifacts and registered models in MLflow.
+
+    Raises:
+        TrackingError: MLflow can not be reached or refuses; every method.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect lazily: nothing is opened before the first call."""
+        self._settings = settings
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> "MlflowClient":
+        """The client, made (and an embedded database migrated) at the first use."""
+        if self._client is None:
+            # Both must be set before the import; neither belongs in a self-hosted product.
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            # Over HTTP a lost server should be an error within seconds, not minutes of silent retries.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+            from mlflow import MlflowClient
+
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            self._client = MlflowClient(tracking_uri=self._settings.tracking_uri)
+        return self._client
+
+    def experiment(self, dataset_name: str) -> str:
+        """Id of the dataset's experiment, made when it is new."""
+        from mlflow.exceptions import MlflowException
+
+        with _refusals("open the experiment of dataset", dataset_name):
+            found = self.client.get_experiment_by_name(dataset_name)
+            if found is not None:
+                return str(found.experiment_id)
+            try:
+                return str(self.client.create_experiment(dataset_name, artifact_location=self._artifact_root(dataset_name)))
+            except MlflowException:  # made by another process in between
+                found = self.client.get_experiment_by_name(dataset_name)
+                if found is None:
+                    raise
+                return str(found.experiment_id)
+
+    def start_run(
+        self, dataset_name: str, run_name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Start a run and answer its id; with `parent_run_id` it is nested below that run."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        experiment_id = self.experiment(dataset_name)
+        all_tags = dict(tags or {})
+        if parent_run_id is not None:
+            all_tags[MLFLOW_PARENT_RUN_ID] = parent_run_id
+        with _refusals("start run", run_name):
+            return str(self.client.create_run(experiment_id, run_name=run_name, tags=all_tags).info.run_id)
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log parameters in one call."""
+        from mlflow.entities import Param
+
+        with _refusals("log parameters of run", run_id):
+            self.client.log_batch(
+                run_id, params=[Param(key, str(value)[:PARAM_LENGTH]) for key, value in params.items()]
+            )
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Log the metrics of one step in one call."""
+        from mlflow.entities import Metric
+
+        timestamp_ms = int(time.time() * 1000)
+        with _refusals("log metrics of run", run_id):
+            self.client.log_batch(
+                run_id, metrics=[Metric(key, float(value), timestamp_ms, step) for key, value in metrics.items()]
+            )
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags in one call."""
+        from mlflow.entities import RunTag
+
+        with _refusals("tag run", run_id):
+            self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_dict(self, run_id: str, data: Mapping[str, Any], path: str) -> None:
+        """Keep `data` as a JSON artifact at `path`."""
+        with _refusals(f"log {path} of run", run_id):
+            self.client.log_dict(run_id, dict(data), path)
+
+    def log_file(self, run_id: str, file: Path, folder: str | None = None) -> None:
+        """Keep a file as an artifact below `folder`."""
+        with _refusals(f"log {file.name} of run", run_id):
+            self.client.log_artifact(run_id, str(file), folder)
+
+    def end_run(self, run_id: str, status: str = "FINISHED") -> None:
+        """End a run as FINISHED, FAILED or KILLED; ending an ended run again is harmless."""
+        with _refusals("end run", run_id):
+            self.client.set_terminated(run_id, status)
+
+    def log_model(self, run_id: str, model: ServedModel) -> str:
+        """Log a model from code into a run; answers its URI (`models:/m-…`). No pickle is written."""
+        import mlflow
+
+        with _refusals("log the model of run", run_id):
+            # The fluent call is MLflow's only way to log a model; it reads these two process-wide settings.
+            mlflow.set_tracking_uri(self._settings.tracking_uri)
+            mlflow.set_registry_uri(self._settings.tracking_uri)
+            with mlflow.start_run(run_id=run_id):
+                info = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(model.code),
+                    code_paths=[str(package) for package in model.packages],
+                    artifacts={CHECKPOINT: str(model.checkpoint)},
+                    signature=model.signature,
+                    pip_requirements=list(model.requirements),
+                    metadata=dict(model.metadata),
+                )
+            return str(info.model_uri)
+
+    def register(self, dataset_name: str, model_uri: str, run_id: str, tags: Mapping[str, str]) -> int:
+        """Register a logged model as the next version of the dataset's model; answers the version."""
+        from mlflow.exceptions import MlflowException
+
+        with _refusals("register a model of dataset", dataset_name):
+            try:
+                self.client.get_registered_model(dataset_name)
+            except MlflowException:
+                self.client.create_registered_model(dataset_name)
+            version = self.client.create_model_version(dataset_name, model_uri, run_id=run_id, tags=dict(tags))
+            return int(version.version)
+
+    def set_champion(self, dataset_name: str, version: int) -> None:
+        """Point the alias `champion` at a version. The last step of a promotion: a crash before leaves the old one serving."""
+        with _refusals(f"promote version {version} of", dataset_name):
+            self.client.set_registered_model_alias(dataset_name, CHAMPION, str(version))
+
+    def champion_version(self, dataset_name: str) -> int | None:
+        """The version that the alias `champion` points at; None without one."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self.client.get_model_version_by_alias(dataset_name, CHAMPION).version)
+        except MlflowException:
+            return None
+
+    def checkpoint_folder(self, dataset_name: str, version: int) -> Path:
+        """The folder of a registered version's weights on this machine, downloaded when it lies elsewhere."""
+        import mlflow
+
+        with _refusals(f"fetch version {version} of", dataset_name):
+            mlflow.set_tracking_uri(self._settings.tracking_uri)
+            mlflow.set_registry_uri(self._settings.tracking_uri)
+            folder = self._settings.home / "models" / dataset_name / str(version)
+            if not self._remote:
+                folder = Path(mlflow.artifacts.download_artifacts(f"models:/{dataset_name}/{version}"))
+            elif not (folder / "complete").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                mlflow.artifacts.download_artifacts(f"models:/{dataset_name}/{version}", dst_path=str(folder))
+                (folder / "complete").touch()
+        checkpoint = folder / "artifacts" / CHECKPOINT
+        if not checkpoint.is_dir():
+            raise TrackingError(
+                f"Version {version} of model '{dataset_name}' holds no folder artifacts/{CHECKPOINT}. It was not "
+                "registered by this product; promote another version."
+            )
+        return checkpoint
+
+    @property
+    def _remote(self) -> bool:
+        return urlparse(self._settings.tracking_uri).scheme in {"http", "https"}
+
+    def _artifact_root(self, dataset_name: str) -> str | None:
+        """Where an experiment keeps its files; None leaves the choice to a remote server."""
+        if self._remote:
+            return None
+        return (self._settings.artifacts_folder / dataset_name).as_uri()
+
+
+class _refusals:  # noqa: N801 (reads as a phrase: `with _refusals("start run", name)`)
+    """Turn what MLflow and its transport raise into one error of ours that names the action, the thing and a remedy."""
+
+    def __init__(self, action: str, thing: str) -> None:
+        self._what = f"{action} '{thing}'"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None or error is None:
+            return
+        from mlflow.exceptions import MlflowException
+
+        if isinstance(error, MlflowException | ConnectionError | TimeoutError | OSError):
+            raise TrackingError(
+                f"MLflow could not {self._what}: {error}. Check SIMPLENET_TRACKING_URI and that the MLflow server or its "
+                "database is in reach, then try again."
+            ) from error

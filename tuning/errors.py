@@ -1,0 +1,41 @@
+"""What can go wrong while deciding and driving; every message names the value, the rule and the remedy."""
+
+
+class TuningError(Exception):
+    """Base of every error raised here."""
+
+
+class BadSpec(TuningError):
+    """A study's specification breaks a rule."""
+
+
+class DatasetTooSmall(TuningError):
+    """The pictures do not suffice for what is asked."""
+
+
+class BadDataset(TuningError):
+    """A folder can not become a dataset version."""
+
+
+class BadPicture(TuningError):
+    """One picture or its mask can not be used; the others can."""
+
+
+class NoChampion(TuningError):
+    """A dataset has no champion yet."""
+
+
+class NoCompletedTrial(TuningError):
+    """A study ended without one completed trial to choose from."""
+
+
+class StudyCancelled(TuningError):
+    """Somebody asked for the running study to be cancelled; raised inside the trial to unwind it."""
+
+
+class StudyPaused(TuningError):
+    """Somebody asked for the running study to be paused; raised inside the trial to unwind it."""
+
+
+class SupervisorError(TuningError):
+    """A process of the installation can not be started or does not stay up."""

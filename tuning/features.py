@@ -1,0 +1,78 @@
+"""The features of a study's pictures: computed once per dataset version, backbone and size, then read from the cache."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import SimpleNetConfig
+from engine.features import FeatureExtractor, aggregate
+from engine.images import PREPROCESSING, preprocess
+from storage.feature_cache import CachedFeatures, FeatureKey
+from storage.records import DatasetVersion
+from storage.workspace import Workspace
+from tuning.pictures import Picture
+
+BATCH = 8  # images per forward pass; more gains nothing on a CPU
+
+
+def cached_features(
+    workspace: Workspace,
+    version: DatasetVersion,
+    pictures: Sequence[Picture],
+    extractor: FeatureExtractor,
+    *,
+    height: int,
+    width: int,
+    on_batch: Callable[[int, int], None],
+) -> CachedFeatures:
+    """Features of `pictures` at every stage of the extractor, from the cache or computed into it.
+
+    Args:
+        pictures: what the key's dataset version holds for studies; its order is the order of the rows.
+        height, width: pixels the pictures are resized to.
+        on_batch: called with (done, total) pictures; may raise to stop, and nothing is left behind then.
+    """
+    key = FeatureKey(
+        version_digest=version.digest,
+        backbone=extractor.backbone.name,
+        weights_digest=extractor.weights_digest,
+        height=height,
+        width=width,
+        # Whatever else changes the numbers: how pictures become tensors, in which precision, which stages are kept.
+        preprocessing=f"{PREPROCESSING} {extractor.dtype} stages {extractor.stages}",
+    )
+    found = workspace.features.open(key)
+    if found is not None and all(picture.key in found.rows for picture in pictures):
+        return found
+    shapes = extractor.shapes(height, width)
+
+    def batches() -> Iterator[Mapping[int, NDArray[np.float32]]]:
+        for start in range(0, len(pictures), BATCH):
+            on_batch(start, len(pictures))
+            chosen = pictures[start : start + BATCH]
+            images = [preprocess(picture.read(workspace.blobs)[0], height, width) for picture in chosen]
+            maps = extractor(torch.stack(images))
+            yield {stage: values.float().cpu().numpy() for stage, values in maps.items()}
+        on_batch(len(pictures), len(pictures))
+
+    return workspace.features.write(key, [picture.key for picture in pictures], shapes, batches())
+
+
+def patch_features(cached: CachedFeatures, pictures: Sequence[Picture], config: SimpleNetConfig) -> Tensor:
+    """Aggregate the cached maps of `pictures` to the patch features that `config` asks for.
+
+    Returns:
+        (N, h, w, D) float16 on the CPU: half the memory, and no finer than the cache they come from.
+    """
+    rows = [cached.rows[picture.key] for picture in pictures]
+    parts: list[Tensor] = []
+    for start in range(0, len(rows), BATCH):
+        chosen = rows[start : start + BATCH]
+        maps = {
+            stage: torch.from_numpy(np.ascontiguousarray(cached.stage(stage)[chosen])).float() for stage in config.layers
+        }
+        parts.append(aggregate(maps, config.layers, config.patch_size, config.feature_dim).half())
+    return torch.cat(parts)

@@ -1,0 +1,97 @@
+"""What a study searches, in which space and with which budget: the plain value that a page, a command and a worker share."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from tuning.errors import BadSpec
+
+LAYERS = (1, 2, 3, 4)  # backbone stages at strides 4, 8, 16 and 32
+
+
+class Objective(StrEnum):
+    """The figure on the validation pictures that a study maximises; all lie in 0..1, higher is better."""
+
+    IMAGE_AUROC = "image_auroc"  # ranks anomalous pictures above normal ones
+    AUPRO = "aupro"  # finds every anomalous region up to 30 % false-positive pixels; needs masks
+    AVERAGE_PRECISION = "average_precision"  # precision over recall, for few defects among many parts
+    F1 = "f1"  # best F1 over all thresholds
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the figure is computed on pixels."""
+        return self is Objective.AUPRO
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """The search space and budget of one study.
+
+    Raises:
+        BadSpec: a field breaks its rule.
+    """
+
+    trials: int = 12  # configurations tried, the paper's own included
+    objective: Objective = Objective.IMAGE_AUROC
+    noise_std: tuple[float, float] = (0.005, 0.5)  # range of σ of the anomalous features, searched on a log scale
+    layers: tuple[tuple[int, ...], ...] = ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))  # choices of backbone stages
+    adaptor_depths: tuple[int, ...] = (0, 1, 2)  # linear layers between backbone and discriminator
+    backbone: str = "auto"
+    weights: str | None = None  # file with the backbone's weights; None: the installation's setting, then the hub
+    height: int = 256  # pixels a picture is resized to
+    width: int = 256
+    seed: int = 0  # of the sampler and of every trial's training
+    false_reject_rate: float = 0.05  # wanted share of normal parts rejected, 0..1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        object.__setattr__(self, "objective", _objective(self.objective))
+        object.__setattr__(self, "noise_std", tuple(float(value) for value in self.noise_std))
+        object.__setattr__(self, "layers", tuple(tuple(int(stage) for stage in choice) for choice in self.layers))
+        object.__setattr__(self, "adaptor_depths", tuple(int(depth) for depth in self.adaptor_depths))
+        if not 1 <= self.trials <= 1000:
+            raise BadSpec(f"A study of {self.trials} trials: the number must lie in 1..1000. Choose another.")
+        if len(self.noise_std) != 2 or not 0 < self.noise_std[0] <= self.noise_std[1] <= 10:
+            raise BadSpec(
+                f"Noise σ range {self.noise_std}: it must be two numbers with 0 < low ≤ high ≤ 10. "
+                "Give for instance 0.005 and 0.5."
+            )
+        if not self.layers:
+            raise BadSpec("No choice of layers: at least one is needed. Give for instance 2,3.")
+        for choice in self.layers:
+            if not choice or list(choice) != sorted(set(choice)) or not set(choice) <= set(LAYERS):
+                raise BadSpec(
+                    f"Layers {','.join(map(str, choice)) or '(none)'}: a choice lists different stages out of "
+                    f"{LAYERS} in rising order. Give for instance 2,3."
+                )
+        if not self.adaptor_depths or not all(0 <= depth <= 8 for depth in self.adaptor_depths):
+            raise BadSpec(f"Adaptor depths {self.adaptor_depths}: each must lie in 0..8 and one is needed. Give 0,1,2.")
+        if not all(32 <= side <= 2048 for side in (self.height, self.width)):
+            raise BadSpec(f"Size {self.height}×{self.width} px: each side must lie in 32..2048. 256 suits most parts.")
+        if not 0 < self.false_reject_rate < 1:
+            raise BadSpec(f"False-reject rate {self.false_reject_rate}: it must lie between 0 and 1. 0.05 means 5 %.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        return asdict(self) | {"objective": self.objective.value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "StudySpec":
+        """Read what `to_json` wrote.
+
+        Raises:
+            BadSpec: an unknown field, or one that breaks its rule.
+        """
+        unknown = set(data) - {field.name for field in fields(cls)}
+        if unknown:
+            raise BadSpec(f"Unknown fields {sorted(unknown)} in a study's specification. Remove them.")
+        return cls(**data)
+
+
+def _objective(value: str) -> Objective:
+    try:
+        return Objective(value)
+    except ValueError:
+        names = ", ".join(Objective)
+        raise BadSpec(f"Objective '{value}' is unknown. Choose one of {names}.") from None
