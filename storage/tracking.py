@@ -77,7 +77,11 @@ class Tracking:
             if found is not None:
                 return str(found.experiment_id)
             try:
-                return str(self.client.create_experiment(dataset_name, artifact_location=self._artifact_root(dataset_name)))
+                return str(
+                    self.client.create_experiment(
+                        dataset_name, artifact_location=self._artifact_root(dataset_name)
+                    )
+                )
             except MlflowException:  # made by another process in between
                 found = self.client.get_experiment_by_name(dataset_name)
                 if found is None:
@@ -85,7 +89,12 @@ class Tracking:
                 return str(found.experiment_id)
 
     def start_run(
-        self, dataset_name: str, run_name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None
+        self,
+        dataset_name: str,
+        run_name: str,
+        *,
+        parent_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Start a run and answer its id; with `parent_run_id` it is nested below that run."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -113,7 +122,8 @@ class Tracking:
         timestamp_ms = int(time.time() * 1000)
         with _refusals("log metrics of run", run_id):
             self.client.log_batch(
-                run_id, metrics=[Metric(key, float(value), timestamp_ms, step) for key, value in metrics.items()]
+                run_id,
+                metrics=[Metric(key, float(value), timestamp_ms, step) for key, value in metrics.items()],
             )
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -167,7 +177,9 @@ class Tracking:
                 self.client.get_registered_model(dataset_name)
             except MlflowException:
                 self.client.create_registered_model(dataset_name)
-            version = self.client.create_model_version(dataset_name, model_uri, run_id=run_id, tags=dict(tags))
+            version = self.client.create_model_version(
+                dataset_name, model_uri, run_id=run_id, tags=dict(tags)
+            )
             return int(version.version)
 
     def set_champion(self, dataset_name: str, version: int) -> None:

@@ -1,0 +1,253 @@
+"""From the best trial of a study to a champion: sealed test read once, registered in MLflow, promoted or kept as a candidate."""
+
+import getpass
+import logging
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+
+from engine import checkpoint, metrics
+from engine.calibration import Calibration
+from engine.config import SimpleNetConfig
+from engine.scoring import Detector
+from storage import models
+from storage.records import Model, ModelState, Promotion, now
+from storage.tracking import Tracking
+from storage.workspace import Workspace
+from tuning.context import StudyContext, head_folder
+from tuning.figures import Figures, figures
+from tuning.map_cache import MapCache
+from tuning.packaging import served_model
+from tuning.pictures import Picture
+from tuning.trial import TrialData, run_trial
+
+logger = logging.getLogger(__name__)
+
+BATCH = 8  # pictures scored at once
+
+
+def make_candidate(context: StudyContext, data: TrialData, best: FrozenTrial) -> Model:
+    """Judge the best trial on the sealed test, register it, and promote it if the policy says so.
+
+    Every step can be repeated after a crash: the sealed test is not read again for the same trial, and a model that is
+    registered is not registered again.
+    """
+    workspace, study = context.workspace, context.lease.study
+    with workspace.session() as session:
+        made = [model for model in models.list_models(session, study.dataset_name) if model.study_id == study.id]
+    model = next((model for model in made if model.trial_number == best.number), None)
+    if model is None:
+        model = _register(context, data, best)
+    reigning = _champion(workspace, study.dataset_name)
+    reason = _why_promote(model, reigning)
+    if reason is not None:
+        promote_model(workspace, context.tracking, model, who="study policy", why=reason)
+    return model
+
+
+def promote_model(workspace: Workspace, tracking: Tracking, model: Model, *, who: str, why: str) -> Promotion | None:
+    """Make a model its dataset's champion. The alias moves last: a crash before leaves the old champion serving.
+
+    Returns:
+        The record of the promotion; None if it was the champion already (its alias is then only set again).
+    """
+    promotion = None
+    with workspace.session() as session:
+        if models.get_model(session, model.id).state is not ModelState.CHAMPION:
+            promotion = models.promote(session, model_id=model.id, who=who, why=why, now=now())
+    tracking.set_champion(model.dataset_name, model.version)
+    logger.info("champion promoted", extra={"dataset": model.dataset_name, "version": model.version})
+    return promotion
+
+
+def current_user() -> str:
+    """Name of the person at the command line, for the records."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Model:
+    workspace, study = context.workspace, context.lease.study
+    run_id = str(best.user_attrs["run_id"])
+    detector = _detector(context, data, best)
+    cache = MapCache(workspace.settings.maps_folder / f"study-{study.id}-trial-{best.number}")
+    test = _sealed_test(context, detector, best, run_id, cache)
+    validation = best.user_attrs["figures"]
+    found: dict[str, Any] = {
+        "objective": context.spec.objective.value,
+        "objective_value": best.value,
+        "validation": validation,
+        "test": test,
+        "optimism_gap": validation["image_auroc"] - test["image_auroc"] if test else None,
+        "calibration": best.user_attrs["calibration"],
+        "backbone": {
+            "name": context.extractor.backbone.name,
+            "origin": context.extractor.backbone.origin,
+            "digest": context.extractor.weights_digest,
+        },
+        "comparison": _compare(workspace, study.dataset_name, context.pictures.test, cache),
+    }
+    context.lease.report({"message": "registering the model in MLflow"}, at_once=True)
+    folder = workspace.settings.checkpoints_folder / f"study-{study.id}" / "checkpoint"
+    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint.save(folder, detector)
+    if test:
+        metrics_of_test = {key: value for key, value in test.items() if _is_number(value)}
+        context.tracking.log_metrics(run_id, {f"test.{key}": value for key, value in metrics_of_test.items()})
+        context.tracking.log_dict(run_id, test, "test.json")
+    uri = context.tracking.log_model(run_id, served_model(folder, dataset=study.dataset_name, figures=found))
+    version = context.tracking.register(
+        study.dataset_name, uri, run_id, {"study": str(study.id), "trial": str(best.number)}
+    )
+    shutil.rmtree(folder)
+    cache.rename(workspace.settings.maps_folder / study.dataset_name / str(version))
+    with workspace.session() as session:
+        return models.create_model(
+            session,
+            dataset_version_id=context.version.id,
+            study_id=study.id,
+            trial_number=best.number,
+            run_id=run_id,
+            version=version,
+            config=detector.config.to_json(),
+            figures=found,
+            now=now(),
+        )
+
+
+def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Detector:
+    """The best trial's model: its saved head, or trained again where that is gone (same seed, same weights)."""
+    config = SimpleNetConfig.from_json(best.user_attrs["config"])
+    calibration = Calibration.from_json(best.user_attrs["calibration"])
+    folder = head_folder(context.workspace, context.lease.study.id, best.number)
+    if folder.is_dir():
+        head, _ = checkpoint.load_head(folder)
+    else:
+        head = run_trial(data, config, on_epoch=lambda *_: context.lease.check()).head
+    return Detector(context.extractor, head, config, calibration)
+
+
+def _sealed_test(
+    context: StudyContext, detector: Detector, best: FrozenTrial, run_id: str, cache: MapCache
+) -> dict[str, Any] | None:
+    """Read the sealed test once and record it; after a crash the recorded figures are used, not read again."""
+    workspace, study = context.workspace, context.lease.study
+    pictures = context.pictures.test
+    if not any(picture.anomalous for picture in pictures):
+        return None  # no test pictures at all: nothing to read
+    with workspace.session() as session:
+        readings = models.list_test_readings(session, study_id=study.id)
+    for reading in readings:
+        if reading.trial_number == best.number:
+            return dict(reading.figures)
+    found = evaluate(context, detector, pictures, cache).to_json()
+    with workspace.session() as session:
+        models.record_test_reading(
+            session,
+            dataset_version_id=context.version.id,
+            study_id=study.id,
+            trial_number=best.number,
+            run_id=run_id,
+            figures=found,
+            now=now(),
+        )
+    return found
+
+
+def evaluate(
+    context: StudyContext, detector: Detector, pictures: tuple[Picture, ...], cache: MapCache
+) -> Figures:
+    """Score pictures in their own pixels, keep their maps in `cache`, and compute the figures."""
+    scores: list[float] = []
+    maps: list[NDArray[np.float32]] = []
+    masks: list[NDArray[np.bool_] | None] = []
+    for start in range(0, len(pictures), BATCH):
+        context.lease.report({"phase": "champion", "message": "sealed test", "done": start, "total": len(pictures)})
+        read = [picture.read(context.workspace.blobs) for picture in pictures[start : start + BATCH]]
+        for picture, (_, mask), scored in zip(
+            pictures[start : start + BATCH], read, detector.score([pixels for pixels, _ in read]), strict=True
+        ):
+            cache.put(picture.key, scored.score, scored.anomaly_map)
+            scores.append(scored.score)
+            maps.append(scored.anomaly_map)
+            masks.append(mask)
+    assert detector.calibration is not None
+    return figures(
+        np.array(scores),
+        [picture.defect_type for picture in pictures],
+        maps,
+        masks,
+        threshold=detector.calibration.threshold,
+        synthetic=context.pictures.synthetic_test,
+    )
+
+
+def _compare(
+    workspace: Workspace, dataset_name: str, pictures: tuple[Picture, ...], cache: MapCache
+) -> dict[str, Any] | None:
+    """Paired bootstrap of the candidate against the reigning champion on the same test pictures; None without one.
+
+    Only where the champion has scored the very same pictures (its cached scores): across dataset versions the sealed
+    pictures of one may have been training pictures of the other's study.
+    """
+    reigning = _champion(workspace, dataset_name)
+    if reigning is None:
+        return None
+    other = MapCache(workspace.settings.maps_folder / dataset_name / str(reigning.version))
+    scores = [(cache.score(picture.key), other.score(picture.key)) for picture in pictures]
+    both = [(picture.anomalous, mine, theirs) for picture, (mine, theirs) in zip(pictures, scores, strict=True)]
+    if not both or any(mine is None or theirs is None for _, mine, theirs in both):
+        return None
+    labels = np.array([anomalous for anomalous, _, _ in both])
+    difference = metrics.paired_bootstrap(
+        metrics.image_auroc,
+        np.array([mine for _, mine, _ in both]),
+        np.array([theirs for _, _, theirs in both]),
+        labels,
+    )
+    return {
+        "against_version": reigning.version,
+        "difference": difference.difference,
+        "low": difference.low,
+        "high": difference.high,
+    }
+
+
+def _why_promote(model: Model, reigning: Model | None) -> str | None:
+    """The policy: the first model, then whatever is better on validation and not clearly worse on the sealed test.
+
+    The choice stays with validation; the test only has a veto, so that it does not become a second validation set.
+
+    Returns:
+        The reason for the record; None to leave the model a candidate for a person to promote.
+    """
+    if reigning is None:
+        return "first model of the dataset"
+    if reigning.id == model.id:
+        return "already the champion"
+    if model.dataset_version_id != reigning.dataset_version_id or model.figures["objective"] != reigning.figures["objective"]:
+        return None  # validation figures of different pictures or objectives can't be compared
+    comparison: Mapping[str, Any] | None = model.figures.get("comparison")
+    if comparison is not None and comparison["high"] < 0:
+        return None
+    if model.figures["objective_value"] <= reigning.figures["objective_value"]:
+        return None
+    return (
+        f"validation {model.figures['objective']} {model.figures['objective_value']:.3f} "
+        f"instead of {reigning.figures['objective_value']:.3f}"
+    )
+
+
+def _champion(workspace: Workspace, dataset_name: str) -> Model | None:
+    with workspace.session() as session:
+        return models.champion(session, dataset_name)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

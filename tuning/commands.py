@@ -1,0 +1,134 @@
+"""What people can ask for: one plain function per wish, called by pages and the command line alike."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from storage import datasets, models, studies
+from storage.errors import StorageError
+from storage.records import ModelState, Promotion, Study, Wanted, now
+from storage.tracking import Tracking
+from storage.workspace import Workspace
+from tuning.errors import BadSpec, TuningError
+from tuning.ingest import IngestReport, Progress, ingest_folder
+from tuning.pictures import study_pictures
+from tuning.spec import StudySpec
+
+__all__ = [
+    "DEMO_DATASET",
+    "IngestReport",
+    "Progress",
+    "demo_study_spec",
+    "ingest_folder",
+    "launch_study",
+    "load_demo",
+    "promote",
+    "start_demo",
+    "want",
+]
+
+DEMO_DATASET = "demo-plates"
+DEMO_TRIALS = 8  # the champion of the first run is there within 5 minutes on 2 CPU cores
+
+
+def load_demo(workspace: Workspace, *, progress: Progress | None = None) -> IngestReport:
+    """Draw the demo pictures and make them a dataset version; the same version where it exists already."""
+    from engine.demo import draw_demo
+
+    folder = Path(tempfile.mkdtemp(prefix="demo-", dir=workspace.settings.home))
+    try:
+        draw: Callable[[int, int], None] | None = None
+        if progress is not None:
+            shown = progress
+
+            def draw(done: int, total: int) -> None:
+                shown(done, total, "drawing the demo pictures")
+
+        draw_demo(folder / DEMO_DATASET, progress=draw)
+        return ingest_folder(workspace, folder / DEMO_DATASET, DEMO_DATASET, progress=progress)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def demo_study_spec() -> StudySpec:
+    """The study that the first run launches."""
+    return StudySpec(trials=DEMO_TRIALS)
+
+
+def start_demo(workspace: Workspace, *, progress: Progress | None = None) -> Study | None:
+    """Load the demo and launch its study, if the installation has no dataset yet.
+
+    Returns:
+        The study; None where there is a dataset already, which is then left alone.
+    """
+    with workspace.session() as session:
+        known = datasets.list_datasets(session)
+        queued = studies.list_studies(session)
+    # A crash between the two steps leaves the demo without its study: that is still the first run.
+    if queued or [dataset for dataset in known if dataset.name != DEMO_DATASET]:
+        return None
+    load_demo(workspace, progress=progress)
+    return launch_study(workspace, DEMO_DATASET, demo_study_spec(), name="first study")
+
+
+def launch_study(workspace: Workspace, dataset_name: str, spec: StudySpec, *, name: str | None = None) -> Study:
+    """Queue a study of the dataset's latest version. A worker takes it from there.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        DatasetTooSmall, BadSpec: the dataset can't carry such a study; said now, not by a failed study.
+    """
+    with workspace.session() as session:
+        version = datasets.latest_version(session, dataset_name)
+        pictures = study_pictures(datasets.list_images(session, version.id))
+        if spec.objective.needs_masks and not pictures.synthetic_validation and not version.has_masks:
+            raise BadSpec(
+                f"Objective '{spec.objective}' needs masks and dataset '{dataset_name}' has none. Choose image_auroc, or "
+                "ingest the dataset with masks."
+            )
+        if spec.weights is not None and not Path(spec.weights).is_file():
+            raise BadSpec(f"Weights file '{spec.weights}' does not exist. Give the path of a .safetensors file.")
+        number = len(studies.list_studies(session, dataset=dataset_name)) + 1
+        return studies.create_study(
+            session,
+            name=name or f"{dataset_name} {number}",
+            dataset_version_id=version.id,
+            spec=spec.to_json(),
+            now=now(),
+        )
+
+
+def want(workspace: Workspace, study_id: int, wanted: Wanted) -> Study:
+    """Ask for a study to run on, pause or be cancelled; its worker follows within a heartbeat.
+
+    Raises:
+        StudyNotFound, StudyFinished: there is nothing to steer.
+    """
+    with workspace.session() as session:
+        return studies.set_wanted(session, study_id=study_id, wanted=wanted, now=now())
+
+
+def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, why: str) -> Promotion:
+    """Make a registered version the dataset's champion, by a person's decision.
+
+    Raises:
+        TuningError: there is no such version, or it is the champion already.
+    """
+    from tuning.champion import promote_model
+
+    with workspace.session() as session:
+        datasets.get_dataset(session, dataset_name)
+        known = models.list_models(session, dataset_name)
+    model = next((model for model in known if model.version == version), None)
+    if model is None:
+        have = ", ".join(str(model.version) for model in known) or "none: run a study first"
+        raise TuningError(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
+    if model.state is ModelState.CHAMPION:
+        raise TuningError(f"Version {version} of '{dataset_name}' is the champion already. Nothing was changed.")
+    try:
+        promotion = promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)
+    except StorageError as error:
+        raise TuningError(f"Version {version} of '{dataset_name}' could not be promoted: {error}") from error
+    assert promotion is not None
+    return promotion

@@ -1,0 +1,151 @@
+"""Scoring with a registered model: pictures of a dataset (cached on disk) or any files."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.calibration import Calibration
+from engine.checkpoint import load
+from engine.images import decode
+from engine.scoring import Detector
+from storage import datasets, models
+from storage.records import ImageRecord, Model
+from storage.tracking import Tracking
+from storage.workspace import Workspace
+from tuning.errors import BadPicture, NoChampion
+from tuning.map_cache import MapCache
+
+
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredImage:
+    """A dataset's image under a model."""
+
+    image: ImageRecord
+    score: float
+    decision: str  # accept or reject
+    anomaly_map: NDArray[np.float32]  # (H, W) in the image's own pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredFile:
+    """A file under a model."""
+
+    path: Path
+    score: float
+    threshold: float
+    decision: str  # accept or reject
+    anomaly_map: NDArray[np.float32]  # (H, W) in the picture's own pixels
+
+
+def champion(workspace: Workspace, dataset_name: str) -> Model:
+    """The dataset's champion.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        NoChampion: it has none yet.
+    """
+    with workspace.session() as session:
+        datasets.get_dataset(session, dataset_name)
+        found = models.champion(session, dataset_name)
+    if found is None:
+        raise NoChampion(
+            f"Dataset '{dataset_name}' has no champion yet. Run a study: simplenet study {dataset_name}"
+        )
+    return found
+
+
+def calibration_of(model: Model) -> Calibration:
+    """Threshold and absolute colour scale of a model, without loading its weights."""
+    return Calibration.from_json(model.figures["calibration"])
+
+
+def decision(score: float, threshold: float) -> str:
+    """`reject` above the threshold, else `accept`."""
+    return "reject" if score > threshold else "accept"
+
+
+def score_images(
+    workspace: Workspace,
+    model: Model,
+    images: Sequence[ImageRecord],
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Iterator[ScoredImage]:
+    """Score images of the model's dataset one by one, from the cache where they were scored before.
+
+    The model is only loaded when some image is not cached.
+    """
+    cache = map_cache(workspace, model)
+    threshold = calibration_of(model).threshold
+    for done, image in enumerate(images):
+        if progress is not None:
+            progress(done, len(images), image.name)
+        kept = cache.get(image.pixel_digest)
+        if kept is None:
+            pixels = decode(workspace.blobs.get(image.digest), image.name)
+            scored = detector(workspace, model).score([pixels])[0]
+            cache.put(image.pixel_digest, scored.score, scored.anomaly_map)
+            kept = scored.score, scored.anomaly_map
+        score, anomaly_map = kept
+        yield ScoredImage(
+            image=image, score=score, decision=decision(score, threshold), anomaly_map=anomaly_map
+        )
+    if progress is not None:
+        progress(len(images), len(images), "done")
+
+
+def score_files(
+    workspace: Workspace,
+    dataset_name: str,
+    paths: Sequence[Path],
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Iterator[ScoredFile]:
+    """Score files with the dataset's champion, one by one.
+
+    Raises:
+        NoChampion: there is no model to score with.
+        BadPicture: a file can't be read. BadImage: it is no picture.
+    """
+    model = champion(workspace, dataset_name)
+    loaded = detector(workspace, model)
+    threshold = calibration_of(model).threshold
+    for done, path in enumerate(paths):
+        if progress is not None:
+            progress(done, len(paths), path.name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BadPicture(f"File '{path}' can not be read: {error.strerror}. Check the path.") from error
+        scored = loaded.score([decode(data, path.name)])[0]
+        yield ScoredFile(
+            path=path,
+            score=scored.score,
+            threshold=threshold,
+            decision=decision(scored.score, threshold),
+            anomaly_map=scored.anomaly_map,
+        )
+    if progress is not None:
+        progress(len(paths), len(paths), "done")
+
+
+def map_cache(workspace: Workspace, model: Model) -> MapCache:
+    """The cached scores and maps of a registered model."""
+    return MapCache(workspace.settings.maps_folder / model.dataset_name / str(model.version))
+
+
+def detector(workspace: Workspace, model: Model) -> Detector:
+    """The model itself, loaded from MLflow's registry and kept in memory (the two used last)."""
+    folder = Tracking(workspace.settings).checkpoint_folder(model.dataset_name, model.version)
+    return _load(folder, workspace.settings.device)
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, device: str) -> Detector:
+    return load(folder, device=device)

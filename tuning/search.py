@@ -1,0 +1,119 @@
+"""Optuna as this product uses it: one Optuna study per study, asked and told, with the paper's settings tried first."""
+
+import sqlite3
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from tuning.spec import StudySpec
+
+PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
+"""The settings of SimpleNet, Liu et al., CVPR 2023, section 4.1: the first configuration that every study tries."""
+
+RETRIES = 2  # times a trial is tried again whose worker died under it
+LOST = "lost"  # user attribute of a trial whose worker died; it does not count against the budget
+RETRY_OF = "retry_of"  # user attribute: number of the lost trial that this one repeats
+WARMUP_EPOCHS = 3  # no trial is pruned before
+
+
+@lru_cache(maxsize=8)
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """Optuna's database, made when it is new. One per process and URL: it holds a connection pool."""
+    if url.startswith("sqlite:///"):
+        # WAL lets pages read while a worker writes; the mode stays with the file.
+        with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}})
+    return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+def study_name(study_id: int) -> str:
+    """Name of the Optuna study that belongs to a study."""
+    return f"study-{study_id}"
+
+
+def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
+    """The search space: σ on a log scale, the choice of layers, the adaptor's depth."""
+    return {
+        "noise_std": FloatDistribution(*spec.noise_std, log=True),
+        "layers": CategoricalDistribution(["+".join(map(str, choice)) for choice in spec.layers]),
+        "adaptor_depth": CategoricalDistribution(list(spec.adaptor_depths)),
+    }
+
+
+def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
+    """The Optuna study of a study, made with the paper's settings enqueued when it is new.
+
+    What of the paper's settings lies outside the space is left to the sampler.
+    """
+    storage = open_storage(url)
+    name = study_name(study_id)
+    known = {summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+    search = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=WARMUP_EPOCHS),
+    )
+    # A sampler seeded alike after a restart would propose the same configurations again.
+    search.sampler = optuna.samplers.TPESampler(
+        seed=spec.seed + len(search.trials), n_startup_trials=min(10, max(4, spec.trials // 3))
+    )
+    if name not in known:
+        space = distributions(spec)
+        search.enqueue_trial(
+            {key: value for key, value in PAPER.items() if _contains(space[key], value)}, user_attrs={"origin": "paper"}
+        )
+    return search
+
+
+def recover(url: str, search: optuna.Study) -> None:
+    """Fail the trials whose worker died under them, and enqueue each again, at most twice.
+
+    To be called by the one worker that holds the study's lease, before its first trial.
+    """
+    storage = open_storage(url)
+    study_id = storage.get_study_id_from_name(search.study_name)
+    for trial in search.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        storage.set_trial_user_attr(trial_id, LOST, True)
+        search.tell(trial.number, state=TrialState.FAIL)
+        if trial.params and _retries(search, trial) < RETRIES:
+            search.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, **_origin(trial)})
+
+
+def counted(trials: list[FrozenTrial]) -> int:
+    """How many trials of the budget are used up: all that ended but those whose worker died."""
+    return sum(trial.state.is_finished() and not trial.user_attrs.get(LOST) for trial in trials)
+
+
+def best(trials: list[FrozenTrial]) -> FrozenTrial | None:
+    """The completed trial of the highest value; the earliest where several share it."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return isinstance(distribution, FloatDistribution) and distribution.low <= value <= distribution.high
+
+
+def _origin(trial: FrozenTrial) -> Mapping[str, Any]:
+    return {"origin": trial.user_attrs["origin"]} if "origin" in trial.user_attrs else {}
+
+
+def _retries(search: optuna.Study, trial: FrozenTrial) -> int:
+    """How often the configuration of `trial` was already tried again."""
+    by_number = {other.number: other for other in search.get_trials(deepcopy=False)}
+    count = 0
+    while RETRY_OF in trial.user_attrs:
+        count += 1
+        trial = by_number[trial.user_attrs[RETRY_OF]]
+    return count

@@ -1,0 +1,47 @@
+"""The champion as MLflow serves it: a model from code. This file is copied into the logged model and run there.
+
+Input: a column `image` with the bytes of an encoded picture (base64 in JSON). Output per picture: `score`, `threshold`,
+`decision` (accept or reject) and, when asked for by the parameter `maps`, `anomaly_map`: a float32 NumPy file (.npy) in base64
+with one value per pixel of the picture. Only `engine`, packed beside it, is imported.
+"""
+
+import base64
+import io
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from engine.checkpoint import load
+from engine.images import decode
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]  # mlflow has no type hints here
+    """Scores pictures with the checkpoint that was logged with it."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the weights, strictly and without any hub."""
+        self.detector = load(context.artifacts["checkpoint"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+        """Score every row, one picture at a time: the answer never depends on what else is in the request."""
+        with_maps = bool((params or {}).get("maps", False))
+        threshold = self.detector.calibration.threshold
+        rows = []
+        for number, data in enumerate(model_input["image"]):
+            scored = self.detector.score([decode(bytes(data), f"row {number}")])[0]
+            row: dict[str, Any] = {
+                "score": scored.score,
+                "threshold": threshold,
+                "decision": "reject" if scored.score > threshold else "accept",
+            }
+            if with_maps:
+                file = io.BytesIO()
+                np.save(file, scored.anomaly_map)
+                row["anomaly_map"] = base64.b64encode(file.getvalue()).decode("ascii")
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+mlflow.models.set_model(ServedModel())

@@ -1,0 +1,153 @@
+"""One trial: train a configuration on cached features, judge it on the validation pictures after every epoch."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.calibration import Calibration, calibrate
+from engine.config import SimpleNetConfig
+from engine.scoring import anomaly_maps, image_scores
+from engine.simplenet import SimpleNet
+from engine.training import Epoch, train
+from storage.feature_cache import CachedFeatures
+from storage.workspace import Workspace
+from tuning.features import patch_features
+from tuning.figures import Figures, figures, objective_value
+from tuning.pictures import Picture, StudyPictures
+from tuning.spec import Objective
+
+SCORE_BATCH = 16  # images per call of the head; bounds the memory of maps at full resolution
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialData:
+    """What every trial of a study shares."""
+
+    workspace: Workspace
+    pictures: StudyPictures
+    cached: CachedFeatures
+    objective: Objective
+    false_reject_rate: float
+    device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What one trial found; the head is the only part that no database can hold."""
+
+    value: float  # the objective after the last epoch
+    head: SimpleNet
+    calibration: Calibration
+    figures: Figures  # on the validation pictures
+    seconds: float
+
+
+def run_trial(
+    data: TrialData, config: SimpleNetConfig, *, on_epoch: Callable[[int, int, float, float], None]
+) -> TrialResult:
+    """Train and judge one configuration.
+
+    The value is the last epoch's, not the best epoch's: choosing the epoch would be one more choice made on few pictures.
+
+    Args:
+        on_epoch: called with (epoch from 1, epochs, training loss, objective on validation); may raise to stop the trial.
+    Raises:
+        EngineError: training diverged, or a figure is undefined.
+    """
+    started = time.monotonic()
+    validation = patch_features(data.cached, data.pictures.validation, config)
+    labels = np.array([picture.anomalous for picture in data.pictures.validation])
+    small_masks = _masks(data, config.height, config.width) if data.objective.needs_masks else []
+    last_value = float("nan")
+
+    def judge(epoch: Epoch) -> None:
+        nonlocal last_value
+        scores, patches = score_patches(epoch.model, validation, config, data.device)
+        maps = _maps(patches, config, [(config.height, config.width)] * len(patches)) if small_masks else []
+        last_value = objective_value(data.objective, scores, labels, maps, small_masks)
+        on_epoch(epoch.index, epoch.epochs, epoch.loss, last_value)
+
+    head = train(patch_features(data.cached, data.pictures.train, config), config, device=data.device, on_epoch=judge)
+    calibration = _calibrate(data, head, config)
+    scores, patches = score_patches(head, validation, config, data.device)
+    sizes = [(picture.image.height, picture.image.width) for picture in data.pictures.validation]
+    found = figures(
+        scores,
+        [picture.defect_type for picture in data.pictures.validation],
+        _maps(patches, config, sizes),
+        _masks(data),
+        threshold=calibration.threshold,
+        synthetic=data.pictures.synthetic_validation,
+    )
+    return TrialResult(
+        value=last_value, head=head, calibration=calibration, figures=found, seconds=time.monotonic() - started
+    )
+
+
+def score_patches(
+    head: SimpleNet, features: Tensor, config: SimpleNetConfig, device: torch.device
+) -> tuple[NDArray[np.float64], list[Tensor]]:
+    """Score the patch features of some pictures.
+
+    Args:
+        features: (N, h, w, D), any float type, on the CPU.
+    Returns:
+        (N,) image scores, and N patch scores of (h, w) float32 on the CPU; higher is more anomalous.
+    """
+    scores: list[Tensor] = []
+    patches: list[Tensor] = []
+    for batch in features.split(SCORE_BATCH):
+        patch_scores = head.patch_scores(batch.to(device).float())
+        scores.append(image_scores(patch_scores, config.top_patches).cpu())
+        patches.extend(patch_scores.cpu())
+    return torch.cat(scores).double().numpy(), patches
+
+
+def trial_config(base: SimpleNetConfig, params: dict[str, object]) -> SimpleNetConfig:
+    """The configuration that a point of the search space stands for; everything else comes from `base`."""
+    return replace(
+        base,
+        noise_std=float(str(params["noise_std"])),
+        layers=tuple(int(stage) for stage in str(params["layers"]).split("+")),
+        adaptor_depth=int(str(params["adaptor_depth"])),
+    )
+
+
+def _calibrate(data: TrialData, head: SimpleNet, config: SimpleNetConfig) -> Calibration:
+    features = patch_features(data.cached, data.pictures.calibration, config)
+    scores, patches = score_patches(head, features, config, data.device)
+    sizes = [(picture.image.height, picture.image.width) for picture in data.pictures.calibration]
+    return calibrate(scores, _maps(patches, config, sizes), data.false_reject_rate)
+
+
+def _maps(
+    patches: list[Tensor], config: SimpleNetConfig, sizes: list[tuple[int, int]]
+) -> list[NDArray[np.float32]]:
+    """Anomaly maps at the given (height, width) each."""
+    return [
+        anomaly_maps(scores[None], height, width, config.smoothing_std)[0].numpy()
+        for scores, (height, width) in zip(patches, sizes, strict=True)
+    ]
+
+
+def _masks(
+    data: TrialData, height: int | None = None, width: int | None = None
+) -> list[NDArray[np.bool_] | None]:
+    """Masks of the validation pictures, at their own size or brought to one size by the nearest pixel."""
+    return [_mask(data.workspace, picture, height, width) for picture in data.pictures.validation]
+
+
+def _mask(
+    workspace: Workspace, picture: Picture, height: int | None, width: int | None
+) -> NDArray[np.bool_] | None:
+    mask = picture.read(workspace.blobs)[1]
+    if mask is None or height is None or width is None:
+        return mask
+    rows = (np.arange(height) * mask.shape[0]) // height
+    columns = (np.arange(width) * mask.shape[1]) // width
+    return mask[rows[:, None], columns]
