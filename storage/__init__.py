@@ -1,1 +1,1 @@
-"""Everything that outlives a process: database, image blobs, dataset versions, feature cache, MLflow client."""
+"""Everything that outlives a process: database, blobs, dataset versions, feature cache, MLflow client."""

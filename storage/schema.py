@@ -1,0 +1,282 @@
+"""Tables of our database, and nothing about how they are used.
+
+Every rule that the database can hold by itself stands here as a constraint: one role per picture of a
+version, one champion per dataset, a lease exactly while a study runs. Constraints are named by convention,
+so that migrations can address them on every backend. `migrations/` must lead to exactly this schema; a test
+compares them.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from storage.records import Label, ModelState, Role, StudyState, Wanted
+
+DIGEST_LENGTH = 64  # SHA-256 in hex
+NAME_LENGTH = 63  # of a dataset: what a DNS label and an MLflow model name allow
+ENUM_LENGTH = 16
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, always timezone-aware UTC in Python.
+
+    SQLite has no type for it and would silently drop the offset: what is stored there is UTC without one.
+    Binding a naive datetime raises ValueError, because nobody can know which moment it means.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; without offset where the backend knows none."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(
+                f"datetime {value.isoformat()} has no timezone; pass storage.records.now() or any aware one"
+            )
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Back to timezone-aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _enum(enum: type[_E], name: str) -> Enum:
+    # Text with a check constraint, because PostgreSQL's own enums can't lose a value in a migration.
+    return Enum(
+        enum,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=ENUM_LENGTH,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    """Common ground of all tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy declares it so)
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        Role: _enum(Role, "role"),
+        Label: _enum(Label, "label"),
+        StudyState: _enum(StudyState, "state"),
+        Wanted: _enum(Wanted, "wanted"),
+        ModelState: _enum(ModelState, "state"),
+    }
+
+
+# Without it SQLite gives the id of a deleted last row to the next one; an old link would show another study.
+_IDS_ARE_NEVER_REUSED = {"sqlite_autoincrement": True}
+
+
+class DatasetRow(Base):
+    """Pictures of one product."""
+
+    __tablename__ = "datasets"
+    __table_args__ = _IDS_ARE_NEVER_REUSED
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
+    created_at: Mapped[datetime]
+
+
+class VersionRow(Base):
+    """An immutable state of a dataset; its counts are kept because its images never change."""
+
+    __tablename__ = "dataset_versions"
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "number"),
+        CheckConstraint("number > 0", name="number"),
+        CheckConstraint("mask_count >= 0", name="mask_count"),
+        _IDS_ARE_NEVER_REUSED,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    number: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    source: Mapped[str] = mapped_column(Text)
+    source_split: Mapped[bool]
+    created_at: Mapped[datetime]
+    counts: Mapped[dict[str, Any]]  # {role: {label: number of images}}
+    mask_count: Mapped[int]
+
+    dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class ImageRow(Base):
+    """One image of a version."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        # One picture has one role by construction, under however many file names it came.
+        UniqueConstraint("version_id", "pixel_digest"),
+        CheckConstraint("height > 0 AND width > 0", name="size"),
+        CheckConstraint("label = 'normal' OR role IN ('validation', 'test')", name="anomalous_is_held_out"),
+        CheckConstraint("label = 'anomalous' OR defect_type IS NULL", name="normal_has_no_defect"),
+        _IDS_ARE_NEVER_REUSED,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("dataset_versions.id"))
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    pixel_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    name: Mapped[str] = mapped_column(Text)
+    height: Mapped[int]
+    width: Mapped[int]
+    role: Mapped[Role]
+    label: Mapped[Label]
+    defect_type: Mapped[str | None] = mapped_column(Text)
+    mask_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+
+
+class StudyRow(Base):
+    """A search, and the lease of the worker that runs it."""
+
+    __tablename__ = "studies"
+    __table_args__ = (
+        CheckConstraint("attempt >= 0", name="attempt"),
+        CheckConstraint(
+            "(state = 'running' AND worker_id IS NOT NULL AND lease_until IS NOT NULL)"
+            " OR (state != 'running' AND worker_id IS NULL AND lease_until IS NULL)",
+            name="lease_while_running",
+        ),
+        CheckConstraint(
+            "(state IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished_at"
+        ),
+        Index(None, "state", "wanted"),
+        _IDS_ARE_NEVER_REUSED,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    dataset_version_id: Mapped[int] = mapped_column(ForeignKey("dataset_versions.id"), index=True)
+    state: Mapped[StudyState]
+    wanted: Mapped[Wanted]
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    attempt: Mapped[int]
+    worker_id: Mapped[str | None] = mapped_column(Text)  # no foreign key: a worker's row goes when it ends
+    lease_until: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    parent_run_id: Mapped[str | None] = mapped_column(Text)
+    progress: Mapped[dict[str, Any]]
+
+    version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class WorkerRow(Base):
+    """A process that runs studies; its row goes when it ends in good order."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    hostname: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int]
+    device: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id", ondelete="SET NULL"))
+
+
+class ModelRow(Base):
+    """A trained model registered in MLflow."""
+
+    __tablename__ = "models"
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "version"),
+        CheckConstraint("state != 'champion' OR promoted_at IS NOT NULL", name="champion_was_promoted"),
+        Index(
+            "uq_models_champion",
+            "dataset_id",
+            unique=True,
+            sqlite_where=text("state = 'champion'"),
+            postgresql_where=text("state = 'champion'"),
+        ),
+        _IDS_ARE_NEVER_REUSED,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    dataset_version_id: Mapped[int] = mapped_column(ForeignKey("dataset_versions.id"))
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    trial_number: Mapped[int]
+    run_id: Mapped[str] = mapped_column(Text)
+    version: Mapped[int]
+    state: Mapped[ModelState]
+    config: Mapped[dict[str, Any]]
+    figures: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    promoted_at: Mapped[datetime | None]
+
+    dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class PromotionRow(Base):
+    """A change of champion, kept for ever."""
+
+    __tablename__ = "promotions"
+    __table_args__ = _IDS_ARE_NEVER_REUSED
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    replaced_model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"))
+    who: Mapped[str] = mapped_column(Text)
+    why: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+    dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class SealedReadingRow(Base):
+    """One look at the sealed test images, kept for ever."""
+
+    __tablename__ = "test_readings"
+    __table_args__ = _IDS_ARE_NEVER_REUSED
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_version_id: Mapped[int] = mapped_column(ForeignKey("dataset_versions.id"), index=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    trial_number: Mapped[int]
+    run_id: Mapped[str | None] = mapped_column(Text)
+    figures: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+    version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)

@@ -1,0 +1,65 @@
+"""One open installation: its settings, database, blobs and feature cache, wired together in one place."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from storage import database
+from storage.blobs import BlobStore
+from storage.errors import SettingsError
+from storage.feature_cache import FeatureCache
+from storage.settings import PREFIX, Settings
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every command and query works on; may be shared by threads, not by forked processes."""
+
+    settings: Settings
+    engine: Engine
+    blobs: BlobStore
+    features: FeatureCache
+
+    def session(self) -> AbstractContextManager[Session]:
+        """A database session that commits at the end, or rolls back when anything is raised."""
+        return database.session(self.engine)
+
+    def close(self) -> None:
+        """Close the connections to the database; using the workspace again opens new ones."""
+        self.engine.dispose()
+
+
+def open_workspace(settings: Settings | None = None) -> Workspace:
+    """Open the installation that the settings describe, making and migrating what is missing.
+
+    Several processes may do so at once.
+
+    Args:
+        settings: from the environment and the settings file where not given.
+    Raises:
+        SettingsError: the settings are wrong, or the folders can't be made.
+        DatabaseUnavailable, SchemaTooNew: see `storage.database.migrate`.
+    """
+    settings = settings or Settings()
+    for folder in settings.folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"Folder {folder} can't be made: {error.strerror}. "
+                f"Set {PREFIX}HOME to a folder that you may write to."
+            ) from error
+    engine = database.create_database(settings.database_url)
+    try:
+        database.migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Workspace(
+        settings=settings,
+        engine=engine,
+        blobs=BlobStore(settings.blobs_folder),
+        features=FeatureCache(settings.features_folder),
+    )
