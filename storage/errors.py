@@ -52,6 +52,10 @@ class DuplicateImage(StorageError):
     """The same picture, pixel for pixel, is given twice; it could then stand in two roles."""
 
 
+class TooFewImages(StorageError):
+    """There are not enough normal pictures to give every role at least one."""
+
+
 class StudyNotFound(StorageError):
     """No study has this id."""
 

@@ -1,0 +1,309 @@
+"""Datasets and their immutable versions: making them, finding them, listing their images.
+
+Every function works in the session it is given and leaves committing to it.
+"""
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+from hashlib import sha256
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from storage.errors import (
+    BadDatasetName,
+    BadVersion,
+    DatasetNotFound,
+    DuplicateImage,
+    ImageNotFound,
+    VersionNotFound,
+)
+from storage.records import Dataset, DatasetVersion, ImageRecord, Label, NewImage, Role
+from storage.schema import DatasetRow, ImageRow, VersionRow
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_IMAGE_COLUMNS = [getattr(ImageRow, field.name) for field in fields(ImageRecord)]
+
+
+def check_dataset_name(name: str) -> None:
+    """Refuse a name that breaks the rule, before any work is done for it.
+
+    Raises:
+        BadDatasetName: it isn't 1 to 63 lowercase letters, digits and hyphens, beginning with a letter or a
+        digit.
+    """
+    if not _NAME.fullmatch(name):
+        suggestion = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
+        remedy = f"Take for instance '{suggestion}'." if suggestion else "Take for instance 'brackets-2'."
+        raise BadDatasetName(
+            f"Dataset name '{name}' must be 1 to 63 lowercase letters, digits and hyphens, "
+            f"beginning with a letter or a digit. {remedy}"
+        )
+
+
+def create_version(
+    session: Session,
+    *,
+    name: str,
+    source: str,
+    source_split: bool,
+    images: Sequence[NewImage],
+    now: datetime,
+) -> DatasetVersion:
+    """Make the next version of a dataset, and the dataset where it is new.
+
+    Images with the same content as the latest version make no new one: the latest is the answer.
+
+    Args:
+        name: of the dataset; see `check_dataset_name`.
+        source: where the pictures came from, for people.
+        source_split: whether the source said itself what is for training and what for testing.
+        images: at least one, each picture (by `pixel_digest`) once; their order is that of their ids.
+    Raises:
+        BadDatasetName: the name breaks its rule.
+        BadVersion: there are no images, or one contradicts itself.
+        DuplicateImage: two images have the same pixels.
+    """
+    check_dataset_name(name)
+    _check_images(images)
+    digest = _content_digest(images)
+    dataset_id = _lock_or_make_dataset(session, name, now)
+    latest = session.scalar(
+        select(VersionRow)
+        .where(VersionRow.dataset_id == dataset_id)
+        .order_by(VersionRow.number.desc())
+        .limit(1)
+    )
+    if latest is not None and latest.digest == digest:
+        return _version(latest)
+    counts = Counter((image.role, image.label) for image in images)
+    version = VersionRow(
+        dataset_id=dataset_id,
+        number=1 if latest is None else latest.number + 1,
+        digest=digest,
+        source=source,
+        source_split=source_split,
+        created_at=now,
+        counts={role.value: {label.value: counts[role, label] for label in Label} for role in Role},
+        mask_count=sum(image.mask_digest is not None for image in images),
+    )
+    session.add(version)
+    session.flush()
+    session.execute(insert(ImageRow), [{"version_id": version.id, **vars(image)} for image in images])
+    return _version(version)
+
+
+def list_datasets(session: Session) -> list[Dataset]:
+    """All datasets with their latest versions, by name."""
+    newest = (
+        select(VersionRow.dataset_id, func.max(VersionRow.number).label("number"))
+        .group_by(VersionRow.dataset_id)
+        .subquery()
+    )
+    rows = session.execute(
+        select(DatasetRow, VersionRow)
+        .outerjoin(newest, newest.c.dataset_id == DatasetRow.id)
+        .outerjoin(
+            VersionRow, (VersionRow.dataset_id == DatasetRow.id) & (VersionRow.number == newest.c.number)
+        )
+        .order_by(DatasetRow.name)
+    )
+    return [_dataset(dataset, version) for dataset, version in rows]
+
+
+def get_dataset(session: Session, name: str) -> Dataset:
+    """The dataset of this name.
+
+    Raises:
+        DatasetNotFound: there is none; the message names the nearest and lists all.
+    """
+    dataset = session.scalar(select(DatasetRow).where(DatasetRow.name == name))
+    if dataset is None:
+        raise DatasetNotFound(_no_such_dataset(name, session.scalars(select(DatasetRow.name)).all()))
+    version = session.scalar(
+        select(VersionRow)
+        .where(VersionRow.dataset_id == dataset.id)
+        .order_by(VersionRow.number.desc())
+        .limit(1)
+    )
+    return _dataset(dataset, version)
+
+
+def get_version(session: Session, version_id: int) -> DatasetVersion:
+    """The version of this id.
+
+    Raises:
+        VersionNotFound: there is none.
+    """
+    version = session.get(VersionRow, version_id)
+    if version is None:
+        raise VersionNotFound(
+            f"There is no dataset version with id {version_id}. Take one from the list of a dataset."
+        )
+    return _version(version)
+
+
+def list_versions(session: Session, name: str) -> list[DatasetVersion]:
+    """All versions of a dataset, the latest first.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+    """
+    dataset_id = get_dataset(session, name).id
+    rows = session.scalars(
+        select(VersionRow).where(VersionRow.dataset_id == dataset_id).order_by(VersionRow.number.desc())
+    )
+    return [_version(row) for row in rows]
+
+
+def latest_version(session: Session, name: str) -> DatasetVersion:
+    """The latest version of a dataset.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        VersionNotFound: it has no version yet.
+    """
+    latest = get_dataset(session, name).latest
+    if latest is None:
+        raise VersionNotFound(f"Dataset '{name}' has no version yet. Ingest pictures into it.")
+    return latest
+
+
+def list_images(
+    session: Session, version_id: int, *, role: Role | None = None, label: Label | None = None
+) -> list[ImageRecord]:
+    """Images of a version, of one role or label where given, in the order they were given in; one query.
+
+    Raises:
+        VersionNotFound: there is no such version.
+    """
+    query = select(*_IMAGE_COLUMNS).where(ImageRow.version_id == version_id).order_by(ImageRow.id)
+    if role is not None:
+        query = query.where(ImageRow.role == role)
+    if label is not None:
+        query = query.where(ImageRow.label == label)
+    images = [ImageRecord(**row) for row in session.execute(query).mappings()]
+    if not images:
+        get_version(session, version_id)  # tells a version without such images from one that doesn't exist
+    return images
+
+
+def get_image(session: Session, image_id: int) -> ImageRecord:
+    """The image of this id.
+
+    Raises:
+        ImageNotFound: there is none.
+    """
+    row = session.execute(select(*_IMAGE_COLUMNS).where(ImageRow.id == image_id)).mappings().one_or_none()
+    if row is None:
+        raise ImageNotFound(
+            f"There is no image with id {image_id}. Take one from the list of a dataset version."
+        )
+    return ImageRecord(**row)
+
+
+def lock_dataset(session: Session, dataset_id: int) -> None:
+    """Make other sessions that want the same lock wait until this one ends."""
+    # A write that changes nothing: on PostgreSQL it locks the row, on SQLite the database (which has no FOR
+    # UPDATE).
+    session.execute(update(DatasetRow).where(DatasetRow.id == dataset_id).values(name=DatasetRow.name))
+
+
+def _lock_or_make_dataset(session: Session, name: str, now: datetime) -> int:
+    lock = update(DatasetRow).where(DatasetRow.name == name).values(name=name).returning(DatasetRow.id)
+    found = session.scalar(lock)
+    if found is None:
+        try:
+            with session.begin_nested():
+                dataset = DatasetRow(name=name, created_at=now)
+                session.add(dataset)
+                session.flush()
+            return dataset.id
+        except IntegrityError:  # made by another process in between
+            found = session.scalars(lock).one()
+    return found
+
+
+def _check_images(images: Sequence[NewImage]) -> None:
+    if not images:
+        raise BadVersion(
+            "A dataset version needs at least one image; 0 were given. Check the folder they come from."
+        )
+    names: dict[str, str] = {}  # by pixel digest
+    for image in images:
+        if image.label is Label.NORMAL and image.defect_type is not None:
+            raise BadVersion(
+                f"Image '{image.name}' is labelled normal and has the defect type '{image.defect_type}'; "
+                "only anomalous images have one. Correct its label."
+            )
+        if image.label is Label.ANOMALOUS and image.role in (Role.TRAIN, Role.CALIBRATION):
+            raise BadVersion(
+                f"Image '{image.name}' is labelled anomalous and has the role {image.role}; "
+                "anomalous images may only be validation or test. Assign roles with storage.roles."
+            )
+        if image.height < 1 or image.width < 1:
+            raise BadVersion(
+                f"Image '{image.name}' is {image.height}×{image.width} px; "
+                "both sides must be at least 1 px. Leave it out."
+            )
+        for digest in (image.digest, image.pixel_digest, image.mask_digest):
+            if digest is not None and not _DIGEST.fullmatch(digest):
+                raise BadVersion(
+                    f"Image '{image.name}' has the digest {digest!r}; "
+                    "digests are 64 lowercase hexadecimal digits. Take those that BlobStore.put and the decoder return."
+                )
+        if image.pixel_digest in names:
+            raise DuplicateImage(
+                f"Images '{names[image.pixel_digest]}' and '{image.name}' have the same pixels; "
+                "a picture stands in a version once, so that it has one role. Leave one of them out."
+            )
+        names[image.pixel_digest] = image.name
+
+
+def _content_digest(images: Sequence[NewImage]) -> str:
+    content = sha256(b"simplenet dataset version 1\n")
+    for image in sorted(images, key=lambda image: image.pixel_digest):
+        content.update(json.dumps(vars(image), sort_keys=True).encode())
+        content.update(b"\n")
+    return content.hexdigest()
+
+
+def _version(row: VersionRow) -> DatasetVersion:
+    return DatasetVersion(
+        id=row.id,
+        dataset_id=row.dataset_id,
+        dataset_name=row.dataset.name,
+        number=row.number,
+        digest=row.digest,
+        source=row.source,
+        source_split=row.source_split,
+        created_at=row.created_at,
+        counts={role: {label: row.counts[role][label] for label in Label} for role in Role},
+        mask_count=row.mask_count,
+    )
+
+
+def _dataset(row: DatasetRow, latest: VersionRow | None) -> Dataset:
+    return Dataset(
+        id=row.id,
+        name=row.name,
+        created_at=row.created_at,
+        latest=None if latest is None else _version(latest),
+    )
+
+
+def _no_such_dataset(name: str, existing: Sequence[str]) -> str:
+    if not existing:
+        return (
+            f"There is no dataset '{name}', nor any other yet. Ingest a folder of pictures, or load the demo."
+        )
+    nearest = difflib.get_close_matches(name, existing, n=1)
+    question = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"There is no dataset '{name}'.{question} There are: {', '.join(sorted(existing))}."
