@@ -1,8 +1,8 @@
-"""MLflow as this product uses it: an experiment per dataset, a parent run per study, a nested run per trial, a model per dataset.
+"""MLflow as this product uses it: an experiment and a model per dataset, a run per study, a nested run per trial.
 
-Clients speak to `Settings.tracking_uri`: by default MLflow's own database file, so that a study goes on while the MLflow
-server (which shows the same database) is down; on several machines the server's address. A `Tracking` owns one client
-and may be shared by threads.
+Clients speak to `Settings.tracking_uri`: by default MLflow's own database file, so that a study goes on while the
+MLflow server (which shows the same database) is down; on several machines the server's address. A `Tracking` owns
+one client and may be shared by threads.
 """
 
 import logging
@@ -183,7 +183,7 @@ class Tracking:
             return int(version.version)
 
     def set_champion(self, dataset_name: str, version: int) -> None:
-        """Point the alias `champion` at a version. The last step of a promotion: a crash before leaves the old one serving."""
+        """Point the alias `champion` at a version: a promotion's last step, so a crash leaves the old one serving."""
         with _refusals(f"promote version {version} of", dataset_name):
             self.client.set_registered_model_alias(dataset_name, CHAMPION, str(version))
 
@@ -245,6 +245,6 @@ class _refusals:  # noqa: N801 (reads as a phrase: `with _refusals("start run", 
 
         if isinstance(error, MlflowException | ConnectionError | TimeoutError | OSError):
             raise TrackingError(
-                f"MLflow could not {self._what}: {error}. Check SIMPLENET_TRACKING_URI and that the MLflow server or its "
-                "database is in reach, then try again."
+                f"MLflow could not {self._what}: {error}. Check SIMPLENET_TRACKING_URI and that the MLflow "
+                "server or its database is in reach, then try again."
             ) from error

@@ -1,1 +1,1 @@
-"""Decides and drives: search space, objective, studies, workers, champion. The only place where engine and storage meet."""
+"""Decides and drives: search space, objective, studies, workers, champion. Only here engine and storage meet."""

@@ -17,7 +17,9 @@ class BackboneStatus:
     text: str  # where the weights come from, or why there are none and what to do
 
 
-def backbone_status(workspace: Workspace, backbone: str = "auto", weights: Path | None = None) -> BackboneStatus:
+def backbone_status(
+    workspace: Workspace, backbone: str = "auto", weights: Path | None = None
+) -> BackboneStatus:
     """Look for the weights as a study would: the file of the setting, the hub's cache, the hub.
 
     May take up to 10 s where a hub does not answer.

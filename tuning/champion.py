@@ -1,4 +1,4 @@
-"""From the best trial of a study to a champion: sealed test read once, registered in MLflow, promoted or kept as a candidate."""
+"""From a study's best trial to a champion: sealed test read once, registered in MLflow, promoted or kept waiting."""
 
 import getpass
 import logging
@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from engine import checkpoint, metrics
-from engine.calibration import Calibration
+from engine.calibration import calibrate
 from engine.config import SimpleNetConfig
+from engine.features import FeatureExtractor
 from engine.scoring import Detector
 from storage import models
 from storage.records import Model, ModelState, Promotion, now
@@ -38,7 +40,9 @@ def make_candidate(context: StudyContext, data: TrialData, best: FrozenTrial) ->
     """
     workspace, study = context.workspace, context.lease.study
     with workspace.session() as session:
-        made = [model for model in models.list_models(session, study.dataset_name) if model.study_id == study.id]
+        made = [
+            model for model in models.list_models(session, study.dataset_name) if model.study_id == study.id
+        ]
     model = next((model for model in made if model.trial_number == best.number), None)
     if model is None:
         model = _register(context, data, best)
@@ -49,7 +53,9 @@ def make_candidate(context: StudyContext, data: TrialData, best: FrozenTrial) ->
     return model
 
 
-def promote_model(workspace: Workspace, tracking: Tracking, model: Model, *, who: str, why: str) -> Promotion | None:
+def promote_model(
+    workspace: Workspace, tracking: Tracking, model: Model, *, who: str, why: str
+) -> Promotion | None:
     """Make a model its dataset's champion. The alias moves last: a crash before leaves the old champion serving.
 
     Returns:
@@ -85,7 +91,7 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
         "validation": validation,
         "test": test,
         "optimism_gap": validation["image_auroc"] - test["image_auroc"] if test else None,
-        "calibration": best.user_attrs["calibration"],
+        "calibration": detector.calibration.to_json(),
         "backbone": {
             "name": context.extractor.backbone.name,
             "origin": context.extractor.backbone.origin,
@@ -122,15 +128,37 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
 
 
 def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Detector:
-    """The best trial's model: its saved head, or trained again where that is gone (same seed, same weights)."""
+    """The best trial's model: its saved head, or trained again where that is gone (same seed, same weights).
+
+    It runs in float32 whatever the study ran in, and is calibrated anew as it will serve: a score must not depend on
+    whether the next machine's processor has bfloat16.
+    """
     config = SimpleNetConfig.from_json(best.user_attrs["config"])
-    calibration = Calibration.from_json(best.user_attrs["calibration"])
     folder = head_folder(context.workspace, context.lease.study.id, best.number)
     if folder.is_dir():
         head, _ = checkpoint.load_head(folder)
     else:
         head = run_trial(data, config, on_epoch=lambda *_: context.lease.check()).head
-    return Detector(context.extractor, head, config, calibration)
+    extractor = FeatureExtractor(
+        context.extractor.backbone, config.layers, context.extractor.device, torch.float32
+    )
+    detector = Detector(extractor, head.to(context.extractor.device), config, None)
+    scored = [
+        scored
+        for start in range(0, len(context.pictures.calibration), BATCH)
+        for scored in detector.score(
+            [
+                picture.read(context.workspace.blobs)[0]
+                for picture in context.pictures.calibration[start : start + BATCH]
+            ]
+        )
+    ]
+    calibration = calibrate(
+        np.array([one.score for one in scored]),
+        [one.anomaly_map for one in scored],
+        context.spec.false_reject_rate,
+    )
+    return Detector(extractor, head, config, calibration)
 
 
 def _sealed_test(
@@ -168,7 +196,9 @@ def evaluate(
     maps: list[NDArray[np.float32]] = []
     masks: list[NDArray[np.bool_] | None] = []
     for start in range(0, len(pictures), BATCH):
-        context.lease.report({"phase": "champion", "message": "sealed test", "done": start, "total": len(pictures)})
+        context.lease.report(
+            {"phase": "champion", "message": "sealed test", "done": start, "total": len(pictures)}
+        )
         read = [picture.read(context.workspace.blobs) for picture in pictures[start : start + BATCH]]
         for picture, (_, mask), scored in zip(
             pictures[start : start + BATCH], read, detector.score([pixels for pixels, _ in read]), strict=True
@@ -201,7 +231,9 @@ def _compare(
         return None
     other = MapCache(workspace.settings.maps_folder / dataset_name / str(reigning.version))
     scores = [(cache.score(picture.key), other.score(picture.key)) for picture in pictures]
-    both = [(picture.anomalous, mine, theirs) for picture, (mine, theirs) in zip(pictures, scores, strict=True)]
+    both = [
+        (picture.anomalous, mine, theirs) for picture, (mine, theirs) in zip(pictures, scores, strict=True)
+    ]
     if not both or any(mine is None or theirs is None for _, mine, theirs in both):
         return None
     labels = np.array([anomalous for anomalous, _, _ in both])
@@ -231,7 +263,10 @@ def _why_promote(model: Model, reigning: Model | None) -> str | None:
         return "first model of the dataset"
     if reigning.id == model.id:
         return "already the champion"
-    if model.dataset_version_id != reigning.dataset_version_id or model.figures["objective"] != reigning.figures["objective"]:
+    if (
+        model.dataset_version_id != reigning.dataset_version_id
+        or model.figures["objective"] != reigning.figures["objective"]
+    ):
         return None  # validation figures of different pictures or objectives can't be compared
     comparison: Mapping[str, Any] | None = model.figures.get("comparison")
     if comparison is not None and comparison["high"] < 0:

@@ -13,7 +13,7 @@ from storage.workspace import Workspace
 from tuning.errors import BadSpec, TuningError
 from tuning.ingest import IngestReport, Progress, ingest_folder
 from tuning.pictures import study_pictures
-from tuning.spec import StudySpec
+from tuning.spec import StudySpec, needs_masks
 
 __all__ = [
     "DEMO_DATASET",
@@ -72,7 +72,9 @@ def start_demo(workspace: Workspace, *, progress: Progress | None = None) -> Stu
     return launch_study(workspace, DEMO_DATASET, demo_study_spec(), name="first study")
 
 
-def launch_study(workspace: Workspace, dataset_name: str, spec: StudySpec, *, name: str | None = None) -> Study:
+def launch_study(
+    workspace: Workspace, dataset_name: str, spec: StudySpec, *, name: str | None = None
+) -> Study:
     """Queue a study of the dataset's latest version. A worker takes it from there.
 
     Raises:
@@ -83,12 +85,11 @@ def launch_study(workspace: Workspace, dataset_name: str, spec: StudySpec, *, na
         version = datasets.latest_version(session, dataset_name)
         pictures = study_pictures(datasets.list_images(session, version.id))
         if spec.objective.needs_masks and not pictures.synthetic_validation and not version.has_masks:
-            raise BadSpec(
-                f"Objective '{spec.objective}' needs masks and dataset '{dataset_name}' has none. Choose image_auroc, or "
-                "ingest the dataset with masks."
-            )
+            raise needs_masks(spec, dataset_name)
         if spec.weights is not None and not Path(spec.weights).is_file():
-            raise BadSpec(f"Weights file '{spec.weights}' does not exist. Give the path of a .safetensors file.")
+            raise BadSpec(
+                f"Weights file '{spec.weights}' does not exist. Give the path of a .safetensors file."
+            )
         number = len(studies.list_studies(session, dataset=dataset_name)) + 1
         return studies.create_study(
             session,
@@ -125,7 +126,9 @@ def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, 
         have = ", ".join(str(model.version) for model in known) or "none: run a study first"
         raise TuningError(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
     if model.state is ModelState.CHAMPION:
-        raise TuningError(f"Version {version} of '{dataset_name}' is the champion already. Nothing was changed.")
+        raise TuningError(
+            f"Version {version} of '{dataset_name}' is the champion already. Nothing was changed."
+        )
     try:
         promotion = promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)
     except StorageError as error:

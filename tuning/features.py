@@ -1,16 +1,16 @@
-"""The features of a study's pictures: computed once per dataset version, backbone and size, then read from the cache."""
+"""The features of a study's pictures: computed once per version, backbone and size, then read from the cache."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from storage.feature_cache import CachedFeatures, FeatureKey
 from torch import Tensor
 
 from engine.config import SimpleNetConfig
-from engine.features import FeatureExtractor, aggregate
-from engine.images import PREPROCESSING, preprocess
-from storage.feature_cache import CachedFeatures, FeatureKey
+from engine.features import FeatureExtractor, aggregate, extract
+from engine.images import PREPROCESSING
 from storage.records import DatasetVersion
 from storage.workspace import Workspace
 from tuning.pictures import Picture
@@ -47,15 +47,16 @@ def cached_features(
     found = workspace.features.open(key)
     if found is not None and all(picture.key in found.rows for picture in pictures):
         return found
-    shapes = extractor.shapes(height, width)
+    # What the strides round to is the backbone's affair: one empty picture tells.
+    empty = extractor(torch.zeros(1, 3, height, width))
+    shapes = {stage: tuple(values.shape[1:]) for stage, values in empty.items()}
 
     def batches() -> Iterator[Mapping[int, NDArray[np.float32]]]:
         for start in range(0, len(pictures), BATCH):
             on_batch(start, len(pictures))
             chosen = pictures[start : start + BATCH]
-            images = [preprocess(picture.read(workspace.blobs)[0], height, width) for picture in chosen]
-            maps = extractor(torch.stack(images))
-            yield {stage: values.float().cpu().numpy() for stage, values in maps.items()}
+            maps = extract(extractor, [picture.read(workspace.blobs)[0] for picture in chosen], height, width)
+            yield {stage: values.cpu().numpy() for stage, values in maps.items()}
         on_batch(len(pictures), len(pictures))
 
     return workspace.features.write(key, [picture.key for picture in pictures], shapes, batches())
@@ -72,7 +73,8 @@ def patch_features(cached: CachedFeatures, pictures: Sequence[Picture], config: 
     for start in range(0, len(rows), BATCH):
         chosen = rows[start : start + BATCH]
         maps = {
-            stage: torch.from_numpy(np.ascontiguousarray(cached.stage(stage)[chosen])).float() for stage in config.layers
+            stage: torch.from_numpy(np.ascontiguousarray(cached.stage(stage)[chosen])).float()
+            for stage in config.layers
         }
         parts.append(aggregate(maps, config.layers, config.patch_size, config.feature_dim).half())
     return torch.cat(parts)

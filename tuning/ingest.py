@@ -1,4 +1,4 @@
-"""From a folder of pictures to an immutable dataset version: every picture decoded once, given one role, kept by its digest."""
+"""From a folder of pictures to an immutable dataset version: each decoded once, given one role, kept by its digest."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -47,7 +47,9 @@ class _Read:
     split: str | None
 
 
-def ingest_folder(workspace: Workspace, folder: Path, name: str, *, progress: Progress | None = None) -> IngestReport:
+def ingest_folder(
+    workspace: Workspace, folder: Path, name: str, *, progress: Progress | None = None
+) -> IngestReport:
     """Make a dataset version of a folder (MVTec layout, or a plain folder of normal pictures).
 
     Nothing becomes visible before every picture has been read: the version is written in one transaction at the end.
@@ -58,7 +60,7 @@ def ingest_folder(workspace: Workspace, folder: Path, name: str, *, progress: Pr
         BadDataset: fewer than 10 usable normal pictures.
     """
     folder = folder.expanduser().resolve()
-    datasets.check_name(name)
+    datasets.check_dataset_name(name)
     layout = scan(folder)
     read, skipped = _read_entries(workspace, layout, progress)
     read, duplicates = _without_duplicates(read)
@@ -84,7 +86,9 @@ def ingest_folder(workspace: Workspace, folder: Path, name: str, *, progress: Pr
             images=images,
             now=now(),
         )
-    logger.info("dataset version made", extra={"dataset": name, "version": version.number, "images": len(images)})
+    logger.info(
+        "dataset version made", extra={"dataset": name, "version": version.number, "images": len(images)}
+    )
     return IngestReport(version=version, skipped=(*skipped, *duplicates), notes=layout.notes)
 
 
@@ -116,8 +120,8 @@ def _read_image(workspace: Workspace, entry: Entry) -> NewImage:
         mask = decode_mask(mask_data, entry.mask_path.name)
         if mask.shape != (height, width):
             raise BadPicture(
-                f"Mask '{entry.mask_path.name}' is {mask.shape[0]}×{mask.shape[1]} px but its picture '{entry.name}' is "
-                f"{height}×{width} px; both must agree. Export the mask again at the picture's size."
+                f"Mask '{entry.mask_path.name}' is {mask.shape[0]}×{mask.shape[1]} px but its picture "
+                f"'{entry.name}' is {height}×{width} px; both must agree. Export the mask again at the picture's size."
             )
         if mask.any():  # an empty mask marks nothing: the picture stays anomalous, without pixel truth
             mask_digest = workspace.blobs.put(mask_data)
@@ -138,14 +142,16 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadPicture(f"File '{path}' can not be read: {error.strerror}. Check its permissions.") from error
+        raise BadPicture(
+            f"File '{path}' can not be read: {error.strerror}. Check its permissions."
+        ) from error
 
 
 def _without_duplicates(read: Sequence[_Read]) -> tuple[list[_Read], list[Skipped]]:
     """Keep one of each set of pictures with the same pixels, so that none can stand in two roles.
 
-    A copy in the source's test part wins over one in its training part: the model then never sees what judges it. Copies
-    that are labelled both normal and anomalous are all left out: nobody can tell which label is right.
+    A copy in the source's test part wins over one in its training part: the model then never sees what judges it.
+    Copies labelled both normal and anomalous are all left out: nobody can tell which label is right.
     """
     groups: dict[str, list[_Read]] = {}
     for item in read:
@@ -163,7 +169,8 @@ def _without_duplicates(read: Sequence[_Read]) -> tuple[list[_Read], list[Skippe
         )
         kept.append(best)
         left_out += [
-            Skipped(name=item.image.name, reason=f"the same pixels as {best.image.name}, which is kept") for item in others
+            Skipped(name=item.image.name, reason=f"the same pixels as {best.image.name}, which is kept")
+            for item in others
         ]
     return kept, left_out
 
@@ -171,8 +178,12 @@ def _without_duplicates(read: Sequence[_Read]) -> tuple[list[_Read], list[Skippe
 def _check_enough(read: Sequence[_Read], folder: Path, skipped: Sequence[Skipped]) -> None:
     trainable = sum(item.image.label is Label.NORMAL and item.split != "test" for item in read)
     if trainable < MIN_NORMAL:
-        why = f"; {len(skipped)} were left out, the first: {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+        why = (
+            f"; {len(skipped)} were left out, the first: {skipped[0].name}: {skipped[0].reason}"
+            if skipped
+            else ""
+        )
         raise BadDataset(
-            f"Folder '{folder}' holds {trainable} usable normal pictures for training; at least {MIN_NORMAL} are needed{why}. "
-            "Add pictures of normal parts (in the MVTec layout: under train/good)."
+            f"Folder '{folder}' holds {trainable} usable normal pictures for training; at least {MIN_NORMAL} "
+            f"are needed{why}. Add pictures of normal parts (in the MVTec layout: under train/good)."
         )

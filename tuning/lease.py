@@ -46,7 +46,9 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._released.set()
         self._thread.join()
 
@@ -103,7 +105,9 @@ class Lease:
                 return
             except StorageError:
                 logger.exception("heartbeat failed; trying again", extra={"study": self.study.id})
-            self._released.wait(min(settings.heartbeat_seconds, 1.0 if self._wanted is not Wanted.RUN else 1e9))
+            self._released.wait(
+                min(settings.heartbeat_seconds, 1.0 if self._wanted is not Wanted.RUN else 1e9)
+            )
 
 
 class WorkerStopping(Exception):

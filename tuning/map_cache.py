@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class MapCache:
-    """The cached results of one model, a file per picture. Safe for several processes: files appear whole or not at all.
+    """The cached results of one model, a file per picture. Safe for several processes: files appear whole or not.
 
     Everything in it can be computed again; deleting the folder costs only time.
     """

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from engine.synthetic import plant_defect
 from numpy.typing import NDArray
 
 from engine.images import decode, decode_mask
-from engine.synthetic import plant_defect
 from storage.blobs import BlobStore
 from storage.records import ImageRecord, Label, Role
 from tuning.errors import DatasetTooSmall
@@ -43,8 +43,8 @@ class Picture:
         """Decode it.
 
         Returns:
-            (H, W, 3) RGB pixels, and the (H, W) mask of its anomalous pixels: all False for a normal picture, None for an
-            anomalous one whose pixels nobody has marked.
+            (H, W, 3) RGB pixels, and the (H, W) mask of its anomalous pixels: all False for a normal picture, None for
+            an anomalous one whose pixels nobody has marked.
         """
         pixels = decode(blobs.get(self.image.digest), self.image.name)
         if self.planted:
@@ -58,7 +58,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPictures:
-    """The pictures of a version by what a study uses them for; `test` is sealed until a champion candidate exists."""
+    """A version's pictures by what a study uses them for; `test` is sealed until a champion candidate exists."""
 
     train: tuple[Picture, ...]
     calibration: tuple[Picture, ...]
@@ -82,12 +82,14 @@ def study_pictures(images: Sequence[ImageRecord]) -> StudyPictures:
     by_role = {role: [Picture(image=image) for image in images if image.role is role] for role in Role}
     for role in (Role.TRAIN, Role.CALIBRATION):
         if not by_role[role]:
-            raise DatasetTooSmall(f"The dataset version has no {role} pictures; at least 1 is needed. Add normal pictures.")
+            raise DatasetTooSmall(
+                f"The dataset version has no {role} pictures; at least 1 is needed. Add normal pictures."
+            )
     normals = sum(not picture.anomalous for picture in by_role[Role.VALIDATION])
     if normals < MIN_VALIDATION_NORMALS:
         raise DatasetTooSmall(
-            f"The dataset version has {normals} normal validation pictures; at least {MIN_VALIDATION_NORMALS} are needed to "
-            "compare models. Add normal pictures (in the MVTec layout: under test/good)."
+            f"The dataset version has {normals} normal validation pictures; at least {MIN_VALIDATION_NORMALS} "
+            "are needed to compare models. Add normal pictures (in the MVTec layout: under test/good)."
         )
     validation, synthetic_validation = _with_defects(by_role[Role.VALIDATION])
     test, synthetic_test = _with_defects(by_role[Role.TEST])

@@ -20,8 +20,6 @@ from tuning.errors import BadPicture, NoChampion
 from tuning.map_cache import MapCache
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class ScoredImage:
     """A dataset's image under a model."""

@@ -53,7 +53,9 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
     """
     storage = open_storage(url)
     name = study_name(study_id)
-    known = {summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+    known = {
+        summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)
+    }
     search = optuna.create_study(
         storage=storage,
         study_name=name,
@@ -68,7 +70,8 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
     if name not in known:
         space = distributions(spec)
         search.enqueue_trial(
-            {key: value for key, value in PAPER.items() if _contains(space[key], value)}, user_attrs={"origin": "paper"}
+            {key: value for key, value in PAPER.items() if _contains(space[key], value)},
+            user_attrs={"origin": "paper"},
         )
     return search
 

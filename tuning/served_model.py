@@ -1,8 +1,8 @@
 """The champion as MLflow serves it: a model from code. This file is copied into the logged model and run there.
 
-Input: a column `image` with the bytes of an encoded picture (base64 in JSON). Output per picture: `score`, `threshold`,
-`decision` (accept or reject) and, when asked for by the parameter `maps`, `anomaly_map`: a float32 NumPy file (.npy) in base64
-with one value per pixel of the picture. Only `engine`, packed beside it, is imported.
+Input: a column `image` with the bytes of an encoded picture (base64 in JSON). Output per picture: `score`,
+`threshold`, `decision` (accept or reject) and, when asked for by the parameter `maps`, `anomaly_map`: a float32 NumPy
+file (.npy) in base64 with one value per pixel of the picture. Only `engine`, packed beside it, is imported.
 """
 
 import base64
@@ -24,7 +24,12 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined
         """Load the weights, strictly and without any hub."""
         self.detector = load(context.artifacts["checkpoint"])
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002 (MLflow passes it)
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Score every row, one picture at a time: the answer never depends on what else is in the request."""
         with_maps = bool((params or {}).get("maps", False))
         threshold = self.detector.calibration.threshold

@@ -1,4 +1,4 @@
-"""What a study searches, in which space and with which budget: the plain value that a page, a command and a worker share."""
+"""What a study searches, in which space and with which budget: the plain value that all parts share."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -34,11 +34,22 @@ class StudySpec:
 
     trials: int = 12  # configurations tried, the paper's own included
     objective: Objective = Objective.IMAGE_AUROC
-    noise_std: tuple[float, float] = (0.005, 0.5)  # range of σ of the anomalous features, searched on a log scale
-    layers: tuple[tuple[int, ...], ...] = ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))  # choices of backbone stages
+    noise_std: tuple[float, float] = (
+        0.005,
+        0.5,
+    )  # range of σ of the anomalous features, searched on a log scale
+    layers: tuple[tuple[int, ...], ...] = (
+        (2,),
+        (3,),
+        (1, 2),
+        (2, 3),
+        (1, 2, 3),
+    )  # choices of backbone stages
     adaptor_depths: tuple[int, ...] = (0, 1, 2)  # linear layers between backbone and discriminator
     backbone: str = "auto"
-    weights: str | None = None  # file with the backbone's weights; None: the installation's setting, then the hub
+    weights: str | None = (
+        None  # file with the backbone's weights; None: the installation's setting, then the hub
+    )
     height: int = 256  # pixels a picture is resized to
     width: int = 256
     seed: int = 0  # of the sampler and of every trial's training
@@ -48,7 +59,9 @@ class StudySpec:
         """Check every field."""
         object.__setattr__(self, "objective", _objective(self.objective))
         object.__setattr__(self, "noise_std", tuple(float(value) for value in self.noise_std))
-        object.__setattr__(self, "layers", tuple(tuple(int(stage) for stage in choice) for choice in self.layers))
+        object.__setattr__(
+            self, "layers", tuple(tuple(int(stage) for stage in choice) for choice in self.layers)
+        )
         object.__setattr__(self, "adaptor_depths", tuple(int(depth) for depth in self.adaptor_depths))
         if not 1 <= self.trials <= 1000:
             raise BadSpec(f"A study of {self.trials} trials: the number must lie in 1..1000. Choose another.")
@@ -66,11 +79,17 @@ class StudySpec:
                     f"{LAYERS} in rising order. Give for instance 2,3."
                 )
         if not self.adaptor_depths or not all(0 <= depth <= 8 for depth in self.adaptor_depths):
-            raise BadSpec(f"Adaptor depths {self.adaptor_depths}: each must lie in 0..8 and one is needed. Give 0,1,2.")
+            raise BadSpec(
+                f"Adaptor depths {self.adaptor_depths}: each must lie in 0..8 and one is needed. Give 0,1,2."
+            )
         if not all(32 <= side <= 2048 for side in (self.height, self.width)):
-            raise BadSpec(f"Size {self.height}×{self.width} px: each side must lie in 32..2048. 256 suits most parts.")
+            raise BadSpec(
+                f"Size {self.height}×{self.width} px: each side must lie in 32..2048. 256 suits most parts."
+            )
         if not 0 < self.false_reject_rate < 1:
-            raise BadSpec(f"False-reject rate {self.false_reject_rate}: it must lie between 0 and 1. 0.05 means 5 %.")
+            raise BadSpec(
+                f"False-reject rate {self.false_reject_rate}: it must lie between 0 and 1. 0.05 means 5 %."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON types."""
@@ -87,6 +106,14 @@ class StudySpec:
         if unknown:
             raise BadSpec(f"Unknown fields {sorted(unknown)} in a study's specification. Remove them.")
         return cls(**data)
+
+
+def needs_masks(spec: StudySpec, dataset_name: str) -> BadSpec:
+    """The error of an objective on pixels for a dataset without masks."""
+    return BadSpec(
+        f"Objective '{spec.objective}' needs masks and dataset '{dataset_name}' has none. Choose image_auroc, or "
+        "ingest the dataset with masks."
+    )
 
 
 def _objective(value: str) -> Objective:

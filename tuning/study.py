@@ -21,11 +21,11 @@ from storage.workspace import Workspace
 from tuning import search as searching
 from tuning.champion import make_candidate
 from tuning.context import StudyContext, head_folder
-from tuning.errors import BadSpec, NoCompletedTrial
+from tuning.errors import NoCompletedTrial
 from tuning.features import cached_features
 from tuning.lease import Lease
 from tuning.pictures import study_pictures
-from tuning.spec import StudySpec
+from tuning.spec import StudySpec, needs_masks
 from tuning.trial import TrialData, TrialResult, run_trial, trial_config
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
     lease.report({"phase": "champion", "best": best.value}, at_once=True)
     make_candidate(context, data, best)
     context.tracking.set_tags(context.parent_run_id, {"best_trial": str(best.number)})
-    context.tracking.log_metrics(context.parent_run_id, {f"best.{context.spec.objective}": float(best.value or 0.0)})
+    context.tracking.log_metrics(
+        context.parent_run_id, {f"best.{context.spec.objective}": float(best.value or 0.0)}
+    )
     context.tracking.end_run(context.parent_run_id)
 
 
@@ -64,10 +66,7 @@ def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
         images = datasets.list_images(session, version.id)
     pictures = study_pictures(images)
     if spec.objective.needs_masks and not pictures.synthetic_validation and not version.has_masks:
-        raise BadSpec(
-            f"Objective '{spec.objective}' needs masks and dataset '{version.dataset_name}' has none. Choose image_auroc, or "
-            "ingest the dataset with masks."
-        )
+        raise needs_masks(spec, version.dataset_name)
     settings = workspace.settings
     device = resolve_device(settings.device)
     weights = Path(spec.weights) if spec.weights else settings.weights
@@ -148,7 +147,9 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
 
     def on_epoch(epoch: int, epochs: int, loss: float, value: float) -> None:
         context.lease.report({"epoch": epoch, "epochs": epochs})
-        context.tracking.log_metrics(run_id, {"loss": loss, f"validation.{context.spec.objective}": value}, step=epoch)
+        context.tracking.log_metrics(
+            run_id, {"loss": loss, f"validation.{context.spec.objective}": value}, step=epoch
+        )
         trial.report(value, epoch)
         if trial.should_prune():
             raise optuna.TrialPruned(f"pruned after epoch {epoch} of {epochs}")
@@ -159,8 +160,14 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
         search.tell(trial, state=TrialState.PRUNED)
         context.tracking.set_tags(run_id, {"state": str(pruned)})
         context.tracking.end_run(run_id)
-    except (EngineError, MemoryError, RuntimeError) as error:  # torch raises RuntimeError, out of memory included
-        logger.warning("trial failed", extra={"study": context.lease.study.id, "trial": trial.number}, exc_info=True)
+    except (
+        EngineError,
+        MemoryError,
+        RuntimeError,
+    ) as error:  # torch raises RuntimeError, out of memory included
+        logger.warning(
+            "trial failed", extra={"study": context.lease.study.id, "trial": trial.number}, exc_info=True
+        )
         trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:2000])
         search.tell(trial, state=TrialState.FAIL)
         context.tracking.log_dict(run_id, {"traceback": traceback.format_exc()}, "error.json")
@@ -171,7 +178,9 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
 
 def _start_trial_run(context: StudyContext, trial: optuna.Trial, config: SimpleNetConfig) -> str:
     layers = ",".join(map(str, config.layers))
-    name = f"trial {trial.number:02d}: σ {config.noise_std:.3g}, layers {layers}, adaptor {config.adaptor_depth}"
+    name = (
+        f"trial {trial.number:02d}: σ {config.noise_std:.3g}, layers {layers}, adaptor {config.adaptor_depth}"
+    )
     run_id = context.tracking.start_run(
         context.version.dataset_name,
         name,
@@ -199,7 +208,9 @@ def _keep(
     search: optuna.Study,
 ) -> None:
     """Record a completed trial; its head replaces that of the best one before it, if it is better."""
-    context.tracking.log_metrics(run_id, {**result.figures.to_metrics("validation"), "seconds": result.seconds})
+    context.tracking.log_metrics(
+        run_id, {**result.figures.to_metrics("validation"), "seconds": result.seconds}
+    )
     context.tracking.log_dict(run_id, result.calibration.to_json(), "calibration.json")
     context.tracking.log_dict(run_id, result.figures.to_json(), "validation.json")
     trial.set_user_attr("figures", result.figures.to_json())
@@ -210,7 +221,9 @@ def _keep(
         save_head(head_folder(context.workspace, context.lease.study.id, trial.number), result.head, config)
     search.tell(trial, result.value)
     context.tracking.end_run(run_id)
-    context.lease.report({"best": max(result.value, before.value if before and before.value else result.value)})
+    context.lease.report(
+        {"best": max(result.value, before.value if before and before.value else result.value)}
+    )
     _sweep_heads(context, search)
 
 
@@ -225,7 +238,12 @@ def _sweep_heads(context: StudyContext, search: optuna.Study) -> None:
 
 def _why_none_completed(search: optuna.Study) -> str:
     errors: list[Any] = [
-        trial.user_attrs["error"] for trial in search.get_trials(deepcopy=False) if "error" in trial.user_attrs
+        trial.user_attrs["error"]
+        for trial in search.get_trials(deepcopy=False)
+        if "error" in trial.user_attrs
     ]
     last = f" The last error: {errors[-1]}" if errors else ""
-    return f"None of the {len(search.trials)} trials completed, so there is no model to choose.{last} Mend that and start again."
+    return (
+        f"None of the {len(search.trials)} trials completed, so there is no model to choose.{last} "
+        "Mend that and start again."
+    )

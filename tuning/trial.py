@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from storage.feature_cache import CachedFeatures
 from torch import Tensor
 
 from engine.calibration import Calibration, calibrate
@@ -14,7 +15,6 @@ from engine.config import SimpleNetConfig
 from engine.scoring import anomaly_maps, image_scores
 from engine.simplenet import SimpleNet
 from engine.training import Epoch, train
-from storage.feature_cache import CachedFeatures
 from storage.workspace import Workspace
 from tuning.features import patch_features
 from tuning.figures import Figures, figures, objective_value
@@ -52,10 +52,10 @@ def run_trial(
 ) -> TrialResult:
     """Train and judge one configuration.
 
-    The value is the last epoch's, not the best epoch's: choosing the epoch would be one more choice made on few pictures.
+    The value is the last epoch's, not the best epoch's: choosing the epoch would be one more choice on few pictures.
 
     Args:
-        on_epoch: called with (epoch from 1, epochs, training loss, objective on validation); may raise to stop the trial.
+        on_epoch: called with (epoch from 1, epochs, training loss, objective on validation); may raise to stop.
     Raises:
         EngineError: training diverged, or a figure is undefined.
     """
@@ -72,7 +72,9 @@ def run_trial(
         last_value = objective_value(data.objective, scores, labels, maps, small_masks)
         on_epoch(epoch.index, epoch.epochs, epoch.loss, last_value)
 
-    head = train(patch_features(data.cached, data.pictures.train, config), config, device=data.device, on_epoch=judge)
+    head = train(
+        patch_features(data.cached, data.pictures.train, config), config, device=data.device, on_epoch=judge
+    )
     calibration = _calibrate(data, head, config)
     scores, patches = score_patches(head, validation, config, data.device)
     sizes = [(picture.image.height, picture.image.width) for picture in data.pictures.validation]
@@ -85,7 +87,11 @@ def run_trial(
         synthetic=data.pictures.synthetic_validation,
     )
     return TrialResult(
-        value=last_value, head=head, calibration=calibration, figures=found, seconds=time.monotonic() - started
+        value=last_value,
+        head=head,
+        calibration=calibration,
+        figures=found,
+        seconds=time.monotonic() - started,
     )
 
 
@@ -130,8 +136,10 @@ def _maps(
 ) -> list[NDArray[np.float32]]:
     """Anomaly maps at the given (height, width) each."""
     return [
-        anomaly_maps(scores[None], height, width, config.smoothing_std)[0].numpy()
-        for scores, (height, width) in zip(patches, sizes, strict=True)
+        anomaly_maps(scores[None], config.height, config.width, config.smoothing_std, picture_size=size)[
+            0
+        ].numpy()
+        for scores, size in zip(patches, sizes, strict=True)
     ]
 
 

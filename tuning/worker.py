@@ -28,23 +28,36 @@ def worker_name() -> str:
 
 
 def run_worker(
-    workspace: Workspace, *, worker_id: str, stop: threading.Event, study_id: int | None = None
+    workspace: Workspace,
+    *,
+    worker_id: str,
+    stop: threading.Event,
+    study_id: int | None = None,
+    once: bool = False,
 ) -> None:
     """Claim and run studies until told to stop.
 
     Args:
         stop: ends the worker after the present step; its study is then free for another at once.
         study_id: end by itself as soon as this study is finished or paused; None: serve for ever.
+        once: end by itself as soon as no study is waiting.
     """
     device = str(resolve_device(workspace.settings.device))
     with workspace.session() as session:
         studies.register_worker(
-            session, worker_id=worker_id, hostname=socket.gethostname(), pid=os.getpid(), device=device, now=now()
+            session,
+            worker_id=worker_id,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            device=device,
+            now=now(),
         )
     logger.info("worker started", extra={"worker": worker_id, "device": device})
     try:
         while not stop.is_set() and not _ended(workspace, study_id):
             study = _claim(workspace, worker_id)
+            if study is None and once:
+                return
             if study is None:
                 stop.wait(IDLE_SECONDS)
             else:
