@@ -125,10 +125,14 @@ def migrate(engine: Engine) -> None:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
     except OperationalError as error:
-        raise DatabaseUnavailable(
-            f"Database {engine.url!r} can't be opened: {str(error.orig).strip()}. "
-            "Check SIMPLENET_DATABASE_URL, that the server runs and that the folder may be written."
-        ) from error
+        raise _unavailable(engine, error) from error
+
+
+def _unavailable(engine: Engine, error: OperationalError) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"Database {engine.url!r} could not be used: {str(error.orig).strip()}. "
+        "Check SIMPLENET_DATABASE_URL, that the server runs and that the folder may be written, then try again."
+    )
 
 
 def _is_current(connection: Connection, scripts: ScriptDirectory) -> bool:

@@ -68,6 +68,10 @@ class LeaseLost(StorageError):
     """Another worker holds this study by now; whoever gets this must stop writing and forget the study."""
 
 
+class WorkerNotFound(StorageError):
+    """No worker of this id is registered."""
+
+
 class ModelNotFound(StorageError):
     """No model has this id."""
 

@@ -1,0 +1,347 @@
+"""Rows of studies, the leases that workers hold on them, and the workers themselves.
+
+A study is run by whoever holds its lease: `claim` gives it, `heartbeat` prolongs it, `finish` or `release` ends it,
+and one that isn't prolonged in time can be claimed by another worker. Every claim raises the study's attempt
+number, and whatever a
+worker writes names the attempt it holds: a worker that was away too long gets `LeaseLost` instead of overwriting
+its successor.
+
+Every function works in the session it is given and leaves committing to it. `now` comes from the machine of the
+caller; the clocks of several machines must agree to within a fraction of the lease.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import SQLColumnExpression, Update, and_, case, delete, literal, or_, select, update
+from sqlalchemy.orm import Session
+
+from storage.datasets import get_version
+from storage.errors import LeaseLost, StudyFinished, StudyNotFound, WorkerNotFound
+from storage.records import Study, StudyState, Wanted, Worker
+from storage.schema import DatasetRow, StudyRow, VersionRow, WorkerRow
+
+_FINISHED = [state for state in StudyState if state.finished]
+# Where a study goes that nobody runs, by what is wanted of it.
+_AT_REST = {
+    Wanted.RUN: StudyState.QUEUED,
+    Wanted.PAUSE: StudyState.PAUSED,
+    Wanted.CANCEL: StudyState.CANCELLED,
+}
+
+
+def create_study(
+    session: Session, *, name: str, dataset_version_id: int, spec: Mapping[str, Any], now: datetime
+) -> Study:
+    """Put a study into the queue.
+
+    Args:
+        name: for people; need not be unique.
+        spec: what to search, as JSON; storage never looks into it.
+    Raises:
+        VersionNotFound: there is no such dataset version.
+    """
+    get_version(session, dataset_version_id)
+    row = StudyRow(
+        name=name,
+        dataset_version_id=dataset_version_id,
+        state=StudyState.QUEUED,
+        wanted=Wanted.RUN,
+        spec=dict(spec),
+        created_at=now,
+        attempt=0,
+        progress={},
+    )
+    session.add(row)
+    session.flush()
+    return _study(row)
+
+
+def get_study(session: Session, study_id: int) -> Study:
+    """The study of this id.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    row = session.get(StudyRow, study_id, populate_existing=True)
+    if row is None:
+        raise StudyNotFound(f"There is no study with id {study_id}. Take one from the list of studies.")
+    return _study(row)
+
+
+def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]:
+    """All studies, or those of the dataset of this name; the newest first."""
+    query = select(StudyRow).order_by(StudyRow.id.desc())
+    if dataset is not None:
+        query = query.join(StudyRow.version).join(VersionRow.dataset).where(DatasetRow.name == dataset)
+    return [_study(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
+
+
+def claim(session: Session, *, worker_id: str, now: datetime, lease_seconds: float) -> Study | None:
+    """Give the oldest study that waits to a worker, or None when none waits.
+
+    Waiting are queued studies, paused ones that are wanted again, and running ones whose lease has run out. Running
+    ones whose lease has run out and that should be paused or cancelled are brought to rest on the way.
+    """
+    abandoned = and_(StudyRow.state == StudyState.RUNNING, StudyRow.lease_until < now)
+    session.execute(
+        _to_rest(now).where(abandoned, StudyRow.wanted != Wanted.RUN),
+        execution_options={"synchronize_session": False},
+    )
+    waiting = and_(
+        StudyRow.wanted == Wanted.RUN,
+        or_(StudyRow.state.in_([StudyState.QUEUED, StudyState.PAUSED]), abandoned),
+    )
+    # One statement that finds and takes: with two, several workers find the same study. PostgreSQL skips those that
+    # another worker is taking at this moment; SQLite lets one worker at a time do this.
+    oldest = (
+        select(StudyRow.id).where(waiting).order_by(StudyRow.id).limit(1).with_for_update(skip_locked=True)
+    )
+    row = session.scalar(
+        update(StudyRow)
+        .where(StudyRow.id == oldest.scalar_subquery(), waiting)
+        .values(
+            state=StudyState.RUNNING,
+            worker_id=worker_id,
+            lease_until=now + timedelta(seconds=lease_seconds),
+            attempt=StudyRow.attempt + 1,
+            started_at=case((StudyRow.started_at.is_(None), now), else_=StudyRow.started_at),
+        )
+        .returning(StudyRow),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    )
+    return None if row is None else _study(row)
+
+
+def heartbeat(
+    session: Session, *, study_id: int, worker_id: str, attempt: int, now: datetime, lease_seconds: float
+) -> Wanted:
+    """Prolong a lease and learn what is wanted.
+
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+    """
+    row = _write_held(
+        session, study_id, worker_id, attempt, {"lease_until": now + timedelta(seconds=lease_seconds)}
+    )
+    return row.wanted
+
+
+def set_progress(
+    session: Session, *, study_id: int, worker_id: str, attempt: int, progress: Mapping[str, Any]
+) -> None:
+    """Replace what a study shows of its progress.
+
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+    """
+    _write_held(session, study_id, worker_id, attempt, {"progress": dict(progress)})
+
+
+def set_parent_run(
+    session: Session, *, study_id: int, worker_id: str, attempt: int, parent_run_id: str
+) -> None:
+    """Remember the MLflow run above the runs of a study's trials.
+
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+    """
+    _write_held(session, study_id, worker_id, attempt, {"parent_run_id": parent_run_id})
+
+
+def finish(
+    session: Session,
+    *,
+    study_id: int,
+    worker_id: str,
+    attempt: int,
+    state: StudyState,
+    error: str | None = None,
+    now: datetime,
+) -> Study:
+    """End a lease and say how the study ended, or that it is paused.
+
+    Args:
+        state: a finished one, or `PAUSED`: then what a person wants by now decides (see `release`).
+        error: why it failed, for people.
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+        ValueError: state is QUEUED or RUNNING.
+    """
+    if state is StudyState.PAUSED:
+        return release(session, study_id=study_id, worker_id=worker_id, attempt=attempt, now=now)
+    if not state.finished:
+        raise ValueError(f"a study can't be finished as {state}; call release to give it back")
+    values = {"state": state, "error": error, "finished_at": now, "worker_id": None, "lease_until": None}
+    return _study(_write_held(session, study_id, worker_id, attempt, values))
+
+
+def release(session: Session, *, study_id: int, worker_id: str, attempt: int, now: datetime) -> Study:
+    """Give a study back unfinished: it is then queued, paused or cancelled, as is wanted of it by now.
+
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+    """
+    return _study(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
+
+
+def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -> Study:
+    """Say what a person wants of a study.
+
+    One that nobody runs is at once queued, paused or cancelled; one that runs learns it at its worker's next
+    heartbeat.
+
+    Raises:
+        StudyNotFound: there is no such study.
+        StudyFinished: it has ended already.
+    """
+    held = and_(StudyRow.state == StudyState.RUNNING, StudyRow.lease_until >= now)
+    rest = _rest_values(literal(wanted, StudyRow.wanted.type), now)
+    row = session.scalar(
+        update(StudyRow)
+        .where(StudyRow.id == study_id, StudyRow.state.not_in(_FINISHED))
+        .values(
+            wanted=wanted,
+            **{name: case((held, getattr(StudyRow, name)), else_=value) for name, value in rest.items()},
+        )
+        .returning(StudyRow),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    )
+    if row is None:
+        study = get_study(session, study_id)
+        raise StudyFinished(
+            f"Study '{study.name}' ({study_id}) is {study.state} and can't be changed. Start a new one."
+        )
+    return _study(row)
+
+
+def register_worker(
+    session: Session, *, worker_id: str, hostname: str, pid: int, device: str, now: datetime
+) -> Worker:
+    """Add a worker to the list; one of the same id is replaced."""
+    row = session.merge(
+        WorkerRow(
+            id=worker_id,
+            hostname=hostname,
+            pid=pid,
+            device=device,
+            started_at=now,
+            heartbeat_at=now,
+            study_id=None,
+        )
+    )
+    session.flush()
+    return _worker(row)
+
+
+def beat_worker(session: Session, *, worker_id: str, study_id: int | None, now: datetime) -> Worker:
+    """Record that a worker lives, and what it works on.
+
+    Raises:
+        WorkerNotFound: it isn't in the list, perhaps removed because it was silent for long.
+    """
+    row = session.scalar(
+        update(WorkerRow)
+        .where(WorkerRow.id == worker_id)
+        .values(heartbeat_at=now, study_id=study_id)
+        .returning(WorkerRow),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    )
+    if row is None:
+        raise WorkerNotFound(f"Worker '{worker_id}' is not in the list of workers. Register it again.")
+    return _worker(row)
+
+
+def list_workers(session: Session, *, alive_since: datetime | None = None) -> list[Worker]:
+    """All workers, or those that gave a sign of life since; the longest running first."""
+    query = select(WorkerRow).order_by(WorkerRow.started_at, WorkerRow.id)
+    if alive_since is not None:
+        query = query.where(WorkerRow.heartbeat_at >= alive_since)
+    return [_worker(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
+
+
+def remove_worker(session: Session, *, worker_id: str) -> None:
+    """Take a worker off the list; nothing happens when it isn't there."""
+    session.execute(
+        delete(WorkerRow).where(WorkerRow.id == worker_id), execution_options={"synchronize_session": False}
+    )
+
+
+def _rest_values(wanted: SQLColumnExpression[Wanted], now: datetime) -> dict[str, Any]:
+    """What the columns of a study become that nobody runs any more."""
+    state = StudyRow.state.type
+    return {
+        "state": case(
+            *(
+                (wanted == value, literal(_AT_REST[value], state))
+                for value in Wanted
+                if value is not Wanted.RUN
+            ),
+            else_=literal(_AT_REST[Wanted.RUN], state),
+        ),
+        "finished_at": case((wanted == Wanted.CANCEL, literal(now, StudyRow.finished_at.type)), else_=None),
+        "worker_id": None,
+        "lease_until": None,
+    }
+
+
+def _to_rest(now: datetime) -> Update:
+    return update(StudyRow).values(**_rest_values(StudyRow.wanted, now))
+
+
+def _write_held(
+    session: Session, study_id: int, worker_id: str, attempt: int, values: Mapping[str, Any]
+) -> StudyRow:
+    """Write to a study in one statement that also checks that the worker holds it."""
+    row: StudyRow | None = session.scalar(
+        update(StudyRow)
+        .where(
+            StudyRow.id == study_id,
+            StudyRow.worker_id == worker_id,
+            StudyRow.attempt == attempt,
+            StudyRow.state == StudyState.RUNNING,
+        )
+        .values(**values)
+        .returning(StudyRow),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    )
+    if row is None:
+        raise LeaseLost(
+            f"Worker '{worker_id}' does not hold attempt {attempt} of study {study_id} any more. "
+            "Its lease ran out or the study was ended; stop working on it."
+        )
+    return row
+
+
+def _study(row: StudyRow) -> Study:
+    return Study(
+        id=row.id,
+        name=row.name,
+        dataset_name=row.version.dataset.name,
+        dataset_version_id=row.dataset_version_id,
+        state=row.state,
+        wanted=row.wanted,
+        spec=row.spec,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        attempt=row.attempt,
+        worker_id=row.worker_id,
+        lease_until=row.lease_until,
+        error=row.error,
+        parent_run_id=row.parent_run_id,
+        progress=row.progress,
+    )
+
+
+def _worker(row: WorkerRow) -> Worker:
+    return Worker(
+        id=row.id,
+        hostname=row.hostname,
+        pid=row.pid,
+        device=row.device,
+        started_at=row.started_at,
+        heartbeat_at=row.heartbeat_at,
+        study_id=row.study_id,
+    )
