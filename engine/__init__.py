@@ -1,1 +1,4 @@
-"""Tensors in, tensors out: features, model, training, scoring, metrics, calibration. Knows no database, tracker or page."""
+"""Tensors in, tensors out: features, model, training, scoring, metrics, calibration.
+
+Knows no database, no tracker and no page.
+"""

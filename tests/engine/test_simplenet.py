@@ -1,0 +1,120 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import SimpleNetConfig
+from engine.errors import ShapeMismatch
+from engine.simplenet import SimpleNet, anomalous_features, truncated_l1_loss
+from engine.training import make_optimizers, training_step
+
+Golden = dict[str, np.ndarray]
+NAMES = {  # the published code's names of what we call otherwise
+    "adaptor.0.weight": "adaptor/layers.0fc.weight",
+    "adaptor.0.bias": "adaptor/layers.0fc.bias",
+    "discriminator.hidden.weight": "discriminator/body.block1.0.weight",
+    "discriminator.hidden.bias": "discriminator/body.block1.0.bias",
+    "discriminator.norm.weight": "discriminator/body.block1.1.weight",
+    "discriminator.norm.bias": "discriminator/body.block1.1.bias",
+    "discriminator.norm.running_mean": "discriminator/body.block1.1.running_mean",
+    "discriminator.norm.running_var": "discriminator/body.block1.1.running_var",
+    "discriminator.norm.num_batches_tracked": "discriminator/body.block1.1.num_batches_tracked",
+    "discriminator.tail.weight": "discriminator/tail.weight",
+}
+
+
+def published_model(golden: Golden, moment: str) -> SimpleNet:
+    width, dim = golden["step/before/discriminator/body.block1.0.weight"].shape
+    model = SimpleNet(SimpleNetConfig(discriminator_width=width), dim)
+    state = {
+        ours: torch.from_numpy(np.array(golden[f"step/{moment}/{theirs}"])) for ours, theirs in NAMES.items()
+    }
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def test_three_training_steps_match_published_code(golden: Golden) -> None:
+    model = published_model(golden, "before")
+    features, noise = (torch.from_numpy(golden[f"step/{name}"]) for name in ("features", "noise"))
+    optimizers = make_optimizers(model)
+    losses = [training_step(model, optimizers, features, noise).item() for _ in range(3)]
+    np.testing.assert_allclose(losses, golden["step/losses"], rtol=1e-6)
+    expected = published_model(golden, "after3").state_dict()
+    for name, values in model.state_dict().items():
+        # A hundredth of a step. Batch norm takes away whatever a bias before it adds, so such a bias has a gradient of
+        # rounding errors only, whose sign Adam turns into whole steps; the running mean follows it.
+        free = name in ("adaptor.0.bias", "discriminator.hidden.bias", "discriminator.norm.running_mean")
+        tolerance = 2 * 3 * model.config.discriminator_lr if free else 2e-6
+        torch.testing.assert_close(
+            values, expected[name], rtol=1e-5, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    scores = model.patch_scores(features).numpy()
+    np.testing.assert_allclose(scores, golden["step/eval_scores_after3"][:, 0], atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("moment", "scores"), [("before", "eval_scores_before"), ("after3", "eval_scores_after3")]
+)
+def test_scores_match_published_code(golden: Golden, moment: str, scores: str) -> None:
+    model = published_model(golden, moment)
+    features = torch.from_numpy(golden["step/features"])
+    np.testing.assert_allclose(
+        model.patch_scores(features).numpy(), golden[f"step/{scores}"][:, 0], rtol=1e-5, atol=1e-6
+    )
+
+
+def layer_by_layer(model: SimpleNet, features: Tensor) -> Tensor:
+    """The slow path: adaptor, then discriminator, one layer after the other."""
+    model.eval()
+    with torch.no_grad():
+        return -model.discriminator(model.adaptor(features))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 4])
+def test_fused_head_equals_its_layers(depth: int, make_config: Callable[..., SimpleNetConfig]) -> None:
+    model = SimpleNet(make_config(adaptor_depth=depth), 12)
+    generator = torch.Generator().manual_seed(0)
+    optimizers = make_optimizers(model)
+    for _ in range(5):  # so that batch norm's statistics and parameters are no longer those of the start
+        features = torch.randn(64, 12, generator=generator) * 3 + 1
+        training_step(model, optimizers, features, torch.randn(64, 12, generator=generator))
+    torch.testing.assert_close(
+        model.patch_scores(features), layer_by_layer(model, features), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_patch_scores_keep_leading_dimensions(make_config: Callable[..., SimpleNetConfig]) -> None:
+    model = SimpleNet(make_config(), 12)
+    features = torch.randn(2, 3, 4, 12)
+    scores = model.patch_scores(features)
+    assert scores.shape == (2, 3, 4)
+    torch.testing.assert_close(scores[1, 2, 3], model.patch_scores(features[1, 2, 3][None])[0])
+
+
+def test_features_of_another_length_are_refused(make_config: Callable[..., SimpleNetConfig]) -> None:
+    with pytest.raises(ShapeMismatch, match="length 11; this model takes 12"):
+        SimpleNet(make_config(), 12).patch_scores(torch.zeros(5, 11))
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(
+    make_config: Callable[..., SimpleNetConfig],
+) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, again, other = (SimpleNet(make_config(seed=seed), 12).state_dict() for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["adaptor.0.weight"], other["adaptor.0.weight"])
+
+
+def test_loss_counts_only_what_is_within_the_margin() -> None:
+    normal = torch.tensor([2.0, 0.5, 0.0, -1.0])
+    anomalous = torch.tensor([-2.0, -0.5, 0.0, 1.0])
+    assert truncated_l1_loss(normal, anomalous, 0.5).item() == pytest.approx((0 + 0 + 0.5 + 1.5) / 4 * 2)
+
+
+def test_noise_is_added_to_adapted_features() -> None:
+    adapted, noise = torch.ones(2, 3), torch.full((2, 3), 0.5)
+    assert torch.equal(anomalous_features(adapted, noise), torch.full((2, 3), 1.5))

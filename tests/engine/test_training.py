@@ -1,0 +1,192 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import SimpleNetConfig
+from engine.errors import ShapeMismatch, TrainingDiverged
+from engine.features import FeatureExtractor, aggregate, extract, resolve_backbone
+from engine.images import decode
+from engine.scoring import Detector
+from engine.simplenet import SimpleNet
+from engine.training import Epoch, make_optimizers, set_learning_rates, train
+
+CPU = torch.device("cpu")
+MakeConfig = Callable[..., SimpleNetConfig]
+MakePictures = Callable[..., list[np.ndarray]]
+
+
+def random_features(seed: int = 0) -> Tensor:
+    return torch.randn(4, 8, 8, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def weights(model: SimpleNet) -> dict[str, Tensor]:
+    return {name: values.clone() for name, values in model.state_dict().items()}
+
+
+def test_loss_falls_on_four_images(
+    make_config: MakeConfig, make_pictures: MakePictures, tiny_extractor: FeatureExtractor
+) -> None:
+    config = make_config(epochs=5, steps_per_epoch=40)
+    maps = extract(tiny_extractor, make_pictures(4), 64, 64)
+    losses: list[float] = []
+    train(
+        aggregate(maps, config.layers), config, device=CPU, on_epoch=lambda epoch: losses.append(epoch.loss)
+    )
+    assert losses[-1] < 0.9 * losses[0]
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_same_seed_gives_the_same_weights(make_config: MakeConfig, decay: float) -> None:
+    config = make_config(average_decay=decay, seed=11)
+    first = train(random_features(), config, device=CPU)
+    torch.randn(100)  # whatever else draws from the global generator
+    again = train(random_features(), config, device=CPU)
+    other = train(random_features(), make_config(average_decay=decay, seed=12), device=CPU)
+    assert all(torch.equal(values, weights(again)[name]) for name, values in weights(first).items())
+    assert not torch.equal(first.adaptor[0].weight, other.adaptor[0].weight)  # type: ignore[arg-type]
+
+
+def test_half_precision_features_train_alike(make_config: MakeConfig) -> None:
+    config = make_config()
+    halves = random_features().half()
+    full = train(halves.float(), config, device=CPU)
+    half = train(halves, config, device=CPU)
+    assert all(torch.equal(values, weights(half)[name]) for name, values in weights(full).items())
+
+
+def test_without_averaging_the_last_weights_are_returned(make_config: MakeConfig) -> None:
+    moments: list[dict[str, Tensor]] = []
+    config = make_config(epochs=3, average_decay=0.0)
+    model = train(random_features(), config, device=CPU, on_epoch=lambda e: moments.append(weights(e.model)))
+    assert len(moments) == 3
+    assert all(torch.equal(values, moments[-1][name]) for name, values in weights(model).items())
+
+
+def test_averaged_weights_lag_behind_the_last_ones(make_config: MakeConfig) -> None:
+    start = weights(SimpleNet(make_config(), 16))["discriminator.tail.weight"]
+
+    def way(decay: float) -> float:
+        model = train(random_features(), make_config(average_decay=decay), device=CPU)
+        return float((model.discriminator.tail.weight - start).norm())
+
+    assert 0 < way(0.9) < way(0.0)
+
+
+def test_epochs_are_told_in_order_with_a_model_that_scores(make_config: MakeConfig) -> None:
+    told: list[Epoch] = []
+
+    def listen(epoch: Epoch) -> None:
+        assert epoch.model.patch_scores(random_features()).shape == (4, 8, 8)
+        told.append(epoch)
+
+    train(random_features(), make_config(epochs=3), device=CPU, on_epoch=listen)
+    assert [(epoch.index, epoch.epochs) for epoch in told] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_listening_does_not_change_the_outcome(make_config: MakeConfig) -> None:
+    alone = train(random_features(), make_config(), device=CPU)
+    heard = train(
+        random_features(),
+        make_config(),
+        device=CPU,
+        on_epoch=lambda e: e.model.patch_scores(random_features()),
+    )
+    assert all(torch.equal(values, weights(heard)[name]) for name, values in weights(alone).items())
+
+
+def test_error_of_the_listener_ends_the_training(make_config: MakeConfig) -> None:
+    class Stop(Exception):
+        pass
+
+    told: list[int] = []
+
+    def stop(epoch: Epoch) -> None:
+        told.append(epoch.index)
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(random_features(), make_config(epochs=5), device=CPU, on_epoch=stop)
+    assert told == [1]
+
+
+def test_diverging_loss_is_an_error(make_config: MakeConfig) -> None:
+    features = random_features()
+    features[0, 0, 0, 0] = float("inf")
+    with pytest.raises(TrainingDiverged, match=r"epoch 1 of 2.*Lower"):
+        train(features, make_config(batch_patches=512), device=CPU)
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 16), (0, 8, 8, 16), (4, 0, 8, 16)])
+def test_features_without_patches_are_refused(make_config: MakeConfig, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeMismatch, match="at least one picture"):
+        train(torch.zeros(shape), make_config(), device=CPU)
+
+
+def test_rates_fall_along_a_cosine() -> None:
+    config = SimpleNetConfig(discriminator_width=4, adaptor_lr=1e-3, discriminator_lr=2e-3, final_lr=0.1)
+    optimizers = make_optimizers(SimpleNet(config, 4))
+
+    def rates(progress: float) -> list[float]:
+        set_learning_rates(optimizers, config, progress)
+        return [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+
+    assert rates(0) == pytest.approx([2e-3, 1e-3])
+    assert rates(0.5) == pytest.approx([1.1e-3, 0.55e-3])
+    assert rates(1) == pytest.approx([2e-4, 1e-4])
+
+
+def test_constant_rates_stay_as_published() -> None:
+    config = SimpleNetConfig(discriminator_width=4, final_lr=1.0)
+    optimizers = make_optimizers(SimpleNet(config, 4))
+    set_learning_rates(optimizers, config, 0.7)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in optimizers] == [2e-4, 1e-4]
+
+
+def test_training_touches_nothing_but_its_own_features(
+    make_config: MakeConfig, make_pictures: MakePictures, tiny_extractor: FeatureExtractor
+) -> None:
+    """Features of test pictures that lie in the same tensor, outside the rows given, change nothing."""
+    config = make_config()
+    everything = aggregate(extract(tiny_extractor, make_pictures(6), 64, 64), config.layers)
+    spoiled = everything.clone()
+    spoiled[4:] = float("nan")
+    clean = train(everything[:4], config, device=CPU)
+    other = train(spoiled[:4], config, device=CPU)
+    assert all(torch.equal(values, weights(other)[name]) for name, values in weights(clean).items())
+
+
+@pytest.mark.gpu
+def test_training_on_cuda_is_reproducible(make_config: MakeConfig) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA device")
+    cuda = torch.device("cuda")
+    first = train(random_features().to(cuda), make_config(), device=cuda)
+    again = train(random_features().to(cuda), make_config(), device=cuda)
+    assert all(torch.equal(values, weights(again)[name]) for name, values in weights(first).items())
+
+
+def test_planted_square_raises_the_map_at_the_square(
+    make_config: MakeConfig, magnetic_tile: Path, resnet18_weights: Path
+) -> None:
+    config = make_config(backbone="resnet18", height=256, width=256, epochs=3, steps_per_epoch=40)
+    extractor = FeatureExtractor(resolve_backbone("auto", resnet18_weights), config.layers, CPU)
+    files = sorted((magnetic_tile / "train" / "good").iterdir())[:9]
+    *normal, clean = [decode(file.read_bytes(), file.name) for file in files]
+    features = aggregate(extract(extractor, normal, 256, 256), config.layers)
+    detector = Detector(extractor, train(features, config, device=CPU), config)
+    spoiled = clean.copy()
+    rows, columns = slice(60, 100), slice(120, 160)
+    spoiled[rows, columns] = 255 - spoiled[rows, columns]
+    before, after = detector.score([clean, spoiled])
+    rise = after.anomaly_map - before.anomaly_map
+    row, column = np.unravel_index(rise.argmax(), rise.shape)
+    reach = 3 * 8 * max(clean.shape[:2]) / 256 / 2  # half a patch of three positions at stride 8
+    assert rows.start - reach <= row < rows.stop + reach
+    assert columns.start - reach <= column < columns.stop + reach
+    assert after.score > before.score
+    assert rise[rows, columns].mean() > 5 * abs(rise[150:]).mean()
