@@ -1,0 +1,30 @@
+"""The dashboard's entry point, run by Streamlit: look, navigation, and the page that was asked for."""
+
+import streamlit as st
+
+from dashboard import incidents
+from dashboard.components import look
+from dashboard.views import DATASETS, HEATMAPS, HOME, MODELS, STUDIES, SYSTEM
+
+
+def main() -> None:
+    """Draw one run of the page."""
+    st.set_page_config(
+        page_title="SimpleNet AutoML", page_icon=str(look.ICON_FILE), layout="wide", initial_sidebar_state=230
+    )
+    look.apply()
+    page = st.navigation(
+        [
+            st.Page(HOME, title="Home", icon=":material/home:", url_path="home", default=True),
+            st.Page(DATASETS, title="Datasets", icon=":material/photo_library:", url_path="datasets"),
+            st.Page(STUDIES, title="Studies", icon=":material/tune:", url_path="studies"),
+            st.Page(HEATMAPS, title="Heatmaps", icon=":material/center_focus_strong:", url_path="heatmaps"),
+            st.Page(MODELS, title="Models", icon=":material/workspace_premium:", url_path="models"),
+            st.Page(SYSTEM, title="System", icon=":material/monitor_heart:", url_path="system"),
+        ]
+    )
+    with incidents.shown():
+        page.run()
+
+
+main()

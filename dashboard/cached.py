@@ -1,0 +1,53 @@
+"""What pages keep in memory between runs: only what never changes once it is known, so nothing shown is ever stale."""
+
+import streamlit as st
+
+from dashboard.session import workspace
+from dashboard.thumbnails import data_url, thumbnail
+from engine.images import RGB, decode
+from storage import datasets
+from storage.records import DatasetVersion, ImageRecord
+from tuning import queries
+
+
+@st.cache_data(max_entries=4000, show_spinner=False)
+def thumbnail_url(digest: str, name: str) -> str:
+    """A small copy of a picture as a data URL."""
+    return data_url(thumbnail(workspace(), digest, name))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def images(version_id: int) -> list[ImageRecord]:
+    """All images of a dataset version, which never changes."""
+    with workspace().session() as session:
+        return datasets.list_images(session, version_id)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def version(version_id: int) -> DatasetVersion:
+    """A dataset version, which never changes."""
+    with workspace().session() as session:
+        return datasets.get_version(session, version_id)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def pixels(digest: str, name: str) -> RGB:
+    """A picture as (H, W, 3) uint8."""
+    return decode(workspace().blobs.get(digest), name)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def experiment_url(dataset_name: str) -> str:
+    """Address of a dataset's runs in the MLflow UI; append '/' and a run's id for one run."""
+    return queries.experiment_url(workspace(), dataset_name)
+
+
+@st.cache_data(ttl=60, max_entries=16, show_spinner="Looking for a backbone …")
+def backbone(name: str, weights: str | None) -> tuple[bool, str]:
+    """Whether a study could start here and on what; asked again after a minute, for people mend what is missing."""
+    from pathlib import Path
+
+    from tuning.backbones import backbone_status
+
+    status = backbone_status(workspace(), name, Path(weights) if weights else None)
+    return status.ready, status.text

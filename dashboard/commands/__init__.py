@@ -1,0 +1,1 @@
+"""The commands of `simplenet`, a file per subject. Heavy libraries are imported inside them: `--help` stays fast."""

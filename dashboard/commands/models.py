@@ -1,0 +1,237 @@
+"""Commands on models and what they see: heatmaps, score, models, promote."""
+
+import csv
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dashboard.commands import reporting
+from dashboard.commands.reporting import ExitCode, command
+
+if TYPE_CHECKING:
+    from dashboard.scales import Scale
+    from storage.records import ImageRecord, Model
+    from storage.workspace import Workspace
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+Name = Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")]
+OPACITY = 0.6  # of the overlays written to files
+
+
+class RoleName(StrEnum):
+    """Which pictures to draw heatmaps of; storage.records.Role again, for a fast `--help`."""
+
+    TRAIN = "train"
+    CALIBRATION = "calibration"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class SortBy(StrEnum):
+    """What the names of written pictures sort by."""
+
+    SCORE = "score"
+    NAME = "name"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `simplenet`."""
+    app.command()(heatmaps)
+    app.command()(score)
+    app.command(name="models")(list_models)
+    app.command()(promote)
+
+
+@command
+def heatmaps(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="Folder to write to; made when it is new.", file_okay=False)],
+    role: Annotated[RoleName, typer.Option(help="Which pictures.")] = RoleName.TEST,
+    sort_by: Annotated[
+        SortBy, typer.Option(help="What the files' names sort by: the highest score first, or the name.")
+    ] = SortBy.SCORE,
+    as_json: AsJson = False,
+) -> None:
+    """Write the champion's heatmaps over its pictures: a PNG each, and index.csv with scores and decisions."""
+    from storage import datasets
+    from storage.records import Role
+    from tuning import predictor
+
+    workspace = reporting.open_workspace()
+    champion = predictor.champion(workspace, name)
+    with workspace.session() as session:
+        images = datasets.list_images(session, champion.dataset_version_id, role=Role(role.value))
+    if not images:
+        reporting.say(f"error: dataset '{name}' has no {role.value} pictures. Choose another --role.")
+        raise typer.Exit(ExitCode.NOTHING)
+    rows = _write_overlays(workspace, champion, images, out, sort_by)
+    reporting.answer(
+        {
+            "dataset": name,
+            "model_version": champion.version,
+            "role": role.value,
+            "folder": str(out),
+            "pictures": rows,
+        },
+        as_json=as_json,
+        text=f"{len(rows)} heatmaps and index.csv of model version {champion.version} in {out}",
+    )
+
+
+@command
+def score(
+    name: Name,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to score.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the heatmaps; made when it is new.", file_okay=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score pictures with the champion: score, decision and, with --out, the heatmap of each."""
+    from dashboard.scales import scale_of
+    from tuning import predictor
+
+    workspace = reporting.open_workspace()
+    scale = scale_of(predictor.champion(workspace, name))
+    rows: list[dict[str, Any]] = []
+    with reporting.progress_bar("Scoring") as progress:
+        for item in predictor.score_files(workspace, name, images, progress=progress):
+            heatmap = None
+            if out is not None:
+                heatmap = out / _file_name(len(rows) + 1, len(images), item.score, item.path.name)
+                _draw(heatmap, item.path.read_bytes(), item.path.name, item.anomaly_map, scale)
+            rows.append(
+                {
+                    "image": item.path,
+                    "score": item.score,
+                    "threshold": item.threshold,
+                    "decision": item.decision,
+                    "heatmap": heatmap,
+                }
+            )
+    header = ["decision", "score", "threshold", "image"]
+    text = reporting.table(
+        header,
+        [[row["decision"], f"{row['score']:.4f}", f"{row['threshold']:.4f}", row["image"]] for row in rows],
+    )
+    reporting.answer(rows, as_json=as_json, text=text)
+
+
+@command
+def list_models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[DATASET]", help="Only the models of this dataset.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models with their figures on the sealed test pictures."""
+    from dashboard.results import test_sentence
+    from dashboard.wording import configuration
+    from storage import datasets, models
+
+    workspace = reporting.open_workspace()
+    with workspace.session() as session:
+        if name is not None:
+            datasets.get_dataset(session, name)
+        found = models.list_models(session, name)
+    text = reporting.table(
+        ["dataset", "version", "state", "study", "configuration", "test"],
+        [
+            [
+                model.dataset_name,
+                model.version,
+                model.state.value,
+                model.study_id,
+                configuration(model.config),
+                test_sentence(model.figures),
+            ]
+            for model in found
+        ],
+    )
+    reporting.answer(
+        found, as_json=as_json, text=text if found else "No model yet. Run a study: simplenet study DATASET"
+    )
+
+
+@command
+def promote(
+    name: Name,
+    version: Annotated[int, typer.Argument(help="Version of the model, as `simplenet models` lists it.")],
+    why: Annotated[str, typer.Option(help="The reason, for the record.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a model its dataset's champion. The former champion stays and can be promoted again."""
+    from tuning import commands
+    from tuning.champion import current_user
+
+    workspace = reporting.open_workspace()
+    promotion = commands.promote(workspace, name, version, who=current_user(), why=why)
+    reporting.answer(promotion, as_json=as_json, text=f"Version {version} is now the champion of '{name}'.")
+
+
+def _write_overlays(
+    workspace: "Workspace", model: "Model", images: "Sequence[ImageRecord]", out: Path, sort_by: SortBy
+) -> list[dict[str, Any]]:
+    """Write one PNG per picture and index.csv; answers the rows of the index, in the order of the files' names.
+
+    Two passes over the pictures, the second from the cache: the names need all scores, and the maps may not fit in
+    memory.
+    """
+    from dashboard.scales import scale_of
+    from tuning import predictor
+
+    with reporting.progress_bar("Scoring") as progress:
+        scores = {
+            item.image.id: item.score
+            for item in predictor.score_images(workspace, model, images, progress=progress)
+        }
+    ordered = sorted(images, key=lambda image: image.name)
+    if sort_by is SortBy.SCORE:
+        ordered.sort(key=lambda image: -scores[image.id])
+    scale = scale_of(model)
+    rows: list[dict[str, Any]] = []
+    with reporting.progress_bar("Drawing") as progress:
+        for item in predictor.score_images(workspace, model, ordered, progress=progress):
+            file_name = _file_name(len(rows) + 1, len(ordered), item.score, item.image.name)
+            _draw(
+                out / file_name,
+                workspace.blobs.get(item.image.digest),
+                item.image.name,
+                item.anomaly_map,
+                scale,
+            )
+            rows.append(
+                {
+                    "file": file_name,
+                    "image": item.image.name,
+                    "score": item.score,
+                    "threshold": scale.threshold,
+                    "decision": item.decision,
+                    "label": item.image.label.value,
+                    "defect_type": item.image.defect_type,
+                }
+            )
+    with (out / "index.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def _draw(file: Path, data: bytes, name: str, anomaly_map: Any, scale: "Scale") -> None:
+    from dashboard.heatmap import overlay
+    from engine.images import decode
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    overlay(decode(data, name), anomaly_map, scale, OPACITY).save(file)
+
+
+def _file_name(place: int, total: int, score: float, name: str) -> str:
+    """'007_score-1.234_test-scratch-003.png': sorting by name keeps the order of the list."""
+    flat = name.replace("/", "-").replace("\\", "-").rsplit(".", 1)[0]
+    return f"{place:0{len(str(total))}d}_score{score:+.4f}_{flat}.png"

@@ -1,0 +1,135 @@
+"""Commands that run the processes of an installation: up, dashboard, worker, mlflow, migrate, version."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dashboard.commands import reporting
+from dashboard.commands.reporting import ExitCode, command
+
+if TYPE_CHECKING:
+    from tuning.supervisor import ProcessStatus
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `simplenet`."""
+    for function in (up, dashboard, worker, mlflow, migrate, version):
+        app.command()(function)
+
+
+@command
+def up(
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="On an empty installation, load the demo dataset and launch its first study."
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that run studies. Default: the setting, else 1.")
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="Open the dashboard in the browser once it answers.")
+    ] = False,
+) -> None:
+    """Start the MLflow server, the workers and the dashboard; Ctrl-C stops them all."""
+    from dashboard import logs
+    from tuning import supervisor
+
+    workspace = reporting.open_workspace()
+    settings = (
+        workspace.settings if workers is None else workspace.settings.model_copy(update={"workers": workers})
+    )
+    logs.configure(settings.log_level)
+    stop = _stop_on_signals()
+    opened = not browser
+
+    def show(status: "ProcessStatus") -> None:
+        nonlocal opened
+        typer.echo(_process_line(status))
+        if status.name == "dashboard" and status.state == "ready" and not opened:
+            opened = True
+            typer.launch(str(status.address))
+
+    typer.echo(f"Home: {settings.home}. Ctrl-C stops everything.")
+    supervisor.up(workspace, supervisor.installation(settings, demo=demo), stop=stop, on_change=show)
+
+
+@command
+def dashboard() -> None:
+    """Run the dashboard alone."""
+    from dashboard.server import command as dashboard_command
+
+    workspace = reporting.open_workspace()
+    reporting.say(f"Dashboard: {workspace.settings.dashboard_url}")
+    _become(dashboard_command(workspace.settings), {"SIMPLENET_HOME": str(workspace.settings.home)})
+
+
+@command
+def worker(
+    study: Annotated[int | None, typer.Option(metavar="STUDY", help="Run this study only, then end.")] = None,
+) -> None:
+    """Run a worker: it takes waiting studies and runs their trials. Ctrl-C ends it after its present step."""
+    from dashboard import logs
+    from tuning.worker import run_worker, worker_name
+
+    workspace = reporting.open_workspace()
+    logs.configure(workspace.settings.log_level)
+    run_worker(workspace, worker_id=worker_name(), stop=_stop_on_signals(), study_id=study)
+
+
+@command
+def mlflow() -> None:
+    """Run the MLflow server alone."""
+    from tuning.supervisor import mlflow_command, mlflow_environment
+
+    workspace = reporting.open_workspace()
+    reporting.say(f"MLflow: {workspace.settings.mlflow_url}")
+    _become(mlflow_command(workspace.settings), mlflow_environment(workspace.settings))
+
+
+@command
+def migrate() -> None:
+    """Make the database, or bring it up to date. Every other command does so too; this one does nothing else."""
+    workspace = reporting.open_workspace()
+    reporting.say(f"The database of {workspace.settings.home} is up to date.")
+
+
+def version() -> None:
+    """Print the versions of SimpleNet AutoML and of what it stands on."""
+    from dashboard.versions import installed
+
+    typer.echo("\n".join(f"{name} {number}" for name, number in installed().items()))
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise SystemExit(ExitCode.INTERRUPTED)
+        stop.set()
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return stop
+
+
+def _become(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Turn this process into another program: its signals and its exit code are then its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(arguments[0], list(arguments), {**os.environ, **environment})  # noqa: S606
+
+
+def _process_line(status: "ProcessStatus") -> str:
+    """'dashboard      ready       http://127.0.0.1:8501'."""
+    about = status.detail or status.address or ""
+    return f"{status.name:<15} {status.state:<11} {about}".rstrip()

@@ -1,0 +1,315 @@
+"""Commands on studies: study, studies, pause, resume, cancel."""
+
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dashboard.commands import reporting
+from dashboard.commands.reporting import ExitCode, command
+from dashboard.errors import BadOption
+
+if TYPE_CHECKING:
+    from storage.records import Study
+    from storage.workspace import Workspace
+
+POLL_SECONDS = 0.5
+AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+StudyId = Annotated[
+    int, typer.Argument(metavar="STUDY", help="Number of the study, as `simplenet studies` lists it.")
+]
+
+
+class Objective(StrEnum):
+    """tuning.spec.Objective again: importing it would slow every `--help` down. A test holds the two together."""
+
+    IMAGE_AUROC = "image_auroc"
+    AUPRO = "aupro"
+    AVERAGE_PRECISION = "average_precision"
+    F1 = "f1"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `simplenet`."""
+    app.command()(study)
+    app.command(name="studies")(list_studies)
+    for function in (pause, resume, cancel):
+        app.command()(function)
+
+
+@command
+def study(
+    name: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    trials: Annotated[int, typer.Option(min=1, help="Configurations to try, the paper's own included.")] = 12,
+    noise_std: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Range of the noise σ to search. Default: 0.005 0.5."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A choice of backbone stages, such as "2,3"; repeat it for more choices. Default: five choices.'
+        ),
+    ] = None,
+    adaptor_depths: Annotated[
+        str | None, typer.Option(metavar="DEPTHS", help="Depths of the adaptor to search. Default: 0,1,2.")
+    ] = None,
+    objective: Annotated[
+        Objective, typer.Option(help="Figure on the validation pictures to maximise.")
+    ] = Objective.IMAGE_AUROC,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS", help='Side that pictures are resized to, or "HEIGHTxWIDTH". Default: 256.'
+        ),
+    ] = None,
+    false_reject_rate: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Wanted share of normal parts rejected. Default: 0.05."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the search and of every training.")] = 0,
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Backbone, as timm names it. Default: the setting, else resnet18."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="safetensors file with the backbone's weights.", dir_okay=False),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the study to the workers and return at once.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search the best model for a dataset and follow the search to its end.
+
+    A worker is started when none is running. Ctrl-C stops following; the study goes on.
+    """
+    fields: dict[str, Any] = {"trials": trials, "objective": objective.value, "seed": seed}
+    if noise_std is not None:
+        fields["noise_std"] = noise_std
+    if layers:
+        fields["layers"] = tuple(_numbers(choice, "--layers") for choice in layers)
+    if adaptor_depths is not None:
+        fields["adaptor_depths"] = _numbers(adaptor_depths, "--adaptor-depths")
+    if size is not None:
+        fields["height"], fields["width"] = _size(size)
+    if false_reject_rate is not None:
+        fields["false_reject_rate"] = false_reject_rate
+    if backbone is not None:
+        fields["backbone"] = backbone
+    if weights is not None:
+        fields["weights"] = str(weights.expanduser().absolute())
+    _launch(name, fields, detach=detach, as_json=as_json)
+
+
+@command
+def list_studies(
+    dataset: Annotated[str | None, typer.Option(help="Only the studies of this dataset.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the studies, the newest first."""
+    from storage import datasets, studies
+
+    workspace = reporting.open_workspace()
+    with workspace.session() as session:
+        if dataset is not None:
+            datasets.get_dataset(session, dataset)
+        found = sorted(studies.list_studies(session, dataset=dataset), key=lambda item: item.id, reverse=True)
+    text = reporting.table(
+        ["study", "dataset", "state", "trial", "best", "name"],
+        [
+            [item.id, item.dataset_name, item.state.value, _trial_of(item), _best_of(item), item.name]
+            for item in found
+        ],
+    )
+    reporting.answer(
+        found, as_json=as_json, text=text if found else "No study yet. Start one: simplenet study DATASET"
+    )
+
+
+@command
+def pause(study_id: StudyId, as_json: AsJson = False) -> None:
+    """Pause a study after its present step; `simplenet resume` goes on with it."""
+    _want(study_id, "pause", as_json=as_json)
+
+
+@command
+def resume(study_id: StudyId, as_json: AsJson = False) -> None:
+    """Let a paused study go on, as soon as a worker is free."""
+    _want(study_id, "run", as_json=as_json)
+
+
+@command
+def cancel(study_id: StudyId, as_json: AsJson = False) -> None:
+    """End a study for good after its present step; the runs of its trials stay in MLflow."""
+    _want(study_id, "cancel", as_json=as_json)
+
+
+def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -> None:
+    from tuning.commands import launch_study
+    from tuning.spec import StudySpec
+    from tuning.supervisor import ensure_worker
+
+    workspace = reporting.open_workspace()
+    launched = launch_study(workspace, name, StudySpec(**fields))
+    if detach:
+        hint = (
+            f"Follow it: simplenet studies, or {workspace.settings.dashboard_url}/studies?study={launched.id}"
+        )
+        reporting.answer(
+            launched, as_json=as_json, text=f"Study {launched.id} of '{name}' waits for a worker. {hint}"
+        )
+        return
+    ensure_worker(workspace, launched.id)
+    try:
+        ended = _follow(workspace, launched)
+    except KeyboardInterrupt:
+        reporting.say(
+            f"Stopped following; study {launched.id} goes on. See it: simplenet studies. "
+            f"End it: simplenet cancel {launched.id}."
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    _conclude(workspace, ended, as_json=as_json)
+
+
+def _follow(workspace: "Workspace", study: "Study") -> "Study":
+    """Show the study's progress until it ends or pauses; answers its last state."""
+    from storage import studies
+    from storage.records import StudyState
+
+    with _study_display(study) as show:
+        while True:
+            with workspace.session() as session:
+                study = studies.get_study(session, study.id)
+            show(study)
+            if study.state.finished or study.state is StudyState.PAUSED:
+                return study
+            time.sleep(POLL_SECONDS)
+
+
+class _study_display:  # noqa: N801 (reads as a phrase: `with _study_display(study) as show`)
+    """A bar of epochs over all trials on a terminal, a line per step elsewhere; on stderr."""
+
+    def __init__(self, study: "Study") -> None:
+        self._trials = int(study.spec["trials"])
+        self._bar: Any = None
+        self._last = ""
+
+    def __enter__(self) -> Callable[["Study"], None]:
+        if not sys.stderr.isatty():
+            return self._write
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("waiting for a worker", total=1.0)
+        return self._draw
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _draw(self, study: "Study") -> None:
+        from dashboard.following import fraction_done, status_line
+
+        self._bar.update(self._task, description=status_line(study), completed=fraction_done(study))
+
+    def _write(self, study: "Study") -> None:
+        from dashboard.following import status_line
+
+        line = status_line(study, with_epoch=False)
+        if line != self._last:
+            self._last = line
+            reporting.say(line)
+
+
+def _conclude(workspace: "Workspace", study: "Study", *, as_json: bool) -> None:
+    """Answer how the study ended, and end with the exit code that says so."""
+    from storage import models
+    from storage.records import StudyState
+
+    with workspace.session() as session:
+        made = [
+            model for model in models.list_models(session, study.dataset_name) if model.study_id == study.id
+        ]
+    model = made[-1] if made else None
+    reporting.answer({"study": study, "model": model}, as_json=as_json, text=_ending(study, model))
+    code = {
+        StudyState.COMPLETED: ExitCode.OK,
+        StudyState.FAILED: ExitCode.FAILED,
+        StudyState.CANCELLED: ExitCode.CANCELLED,
+        StudyState.PAUSED: ExitCode.PAUSED,
+    }[study.state]
+    if study.state is StudyState.FAILED:
+        reporting.say(f"error: study {study.id} failed: {study.error}")
+    raise typer.Exit(code)
+
+
+def _ending(study: "Study", model: Any) -> str:
+    from dashboard.results import test_sentence
+
+    lines = [f"Study {study.id} of '{study.dataset_name}': {study.state.value}."]
+    if model is not None:
+        lines.append(f"Model version {model.version} ({model.state.value}): {test_sentence(model.figures)}")
+        lines.append(f"Next: simplenet heatmaps {study.dataset_name} --out heatmaps")
+    if study.state.value == "paused":
+        lines.append(f"Go on: simplenet resume {study.id}")
+    return "\n".join(lines)
+
+
+def _want(study_id: int, wanted: str, *, as_json: bool) -> None:
+    from storage.records import Wanted
+    from tuning import commands
+
+    workspace = reporting.open_workspace()
+    study = commands.want(workspace, study_id, Wanted(wanted))
+    said = {
+        "pause": "pauses after its present step",
+        "run": "goes on",
+        "cancel": "ends after its present step",
+    }[wanted]
+    state = "is cancelled" if study.state.value == "cancelled" else said
+    reporting.answer(study, as_json=as_json, text=f"Study {study.id} of '{study.dataset_name}' {state}.")
+
+
+def _trial_of(study: "Study") -> str:
+    return f"{study.progress.get('trial', 0)} of {study.spec['trials']}"
+
+
+def _best_of(study: "Study") -> str:
+    best = study.progress.get("best")
+    return "–" if best is None else f"{best:.3f}"
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace("+", ",").split(","))
+    except ValueError:
+        raise BadOption(
+            f"{option} '{text}' must be whole numbers between commas. Give for instance 2,3."
+        ) from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        sides = [int(part) for part in parts]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise BadOption(
+            f"--size '{text}' must be a number of pixels or HEIGHTxWIDTH. Give for instance 256 or 256x320."
+        )
+    return sides[0], sides[-1]

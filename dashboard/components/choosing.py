@@ -1,0 +1,52 @@
+"""Choosing a dataset on a page; the address of the page holds the choice, so that it can be reloaded and sent."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard.session import workspace
+from storage import datasets
+
+REMEMBERED = "chosen dataset"  # in the session: the default of the pages that come after
+
+
+def dataset(names: Sequence[str], *, clears: Sequence[str] = ()) -> str:
+    """A select box of datasets; answers the chosen name.
+
+    Args:
+        names: at least one.
+        clears: parameters of the address that mean nothing for another dataset.
+    Raises:
+        DatasetNotFound: the address names an unknown dataset.
+    """
+    wanted = st.query_params.get("dataset") or st.session_state.get(REMEMBERED)
+    if wanted not in names:
+        if "dataset" in st.query_params:
+            with workspace().session() as session:
+                datasets.get_dataset(session, str(wanted))  # its message names the nearest one
+        wanted = names[0]
+    # A key per value: after a link to another dataset the box must not remember the former choice.
+    key = f"dataset={wanted}"
+
+    def changed() -> None:
+        st.query_params["dataset"] = st.session_state[key]
+        for parameter in clears:
+            st.query_params.pop(parameter, None)
+
+    chosen = st.selectbox(
+        "Dataset",
+        names,
+        index=list(names).index(wanted),
+        key=key,
+        on_change=changed,
+        label_visibility="collapsed",
+    )
+    st.session_state[REMEMBERED] = chosen
+    if st.query_params.get("dataset") != chosen:
+        st.query_params["dataset"] = chosen
+    return str(chosen)
+
+
+def none_yet(what: str, text: str) -> None:
+    """The empty state of a page: what is missing and why, centred; the next step follows below it."""
+    st.html(f'<div class="sn-empty"><h3>{what}</h3><p>{text}</p></div>')

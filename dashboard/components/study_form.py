@@ -1,0 +1,149 @@
+"""The form for a new study: what to search and for how long, the rest folded."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard import cached, wording
+from storage.records import DatasetVersion, Role
+from tuning.spec import Objective, StudySpec
+
+LAYER_CHOICES = ("2", "3", "1+2", "2+3", "1+2+3")
+DEPTHS = (0, 1, 2, 3)
+SIGMAS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+DEFAULTS = StudySpec()
+
+
+def show(version: DatasetVersion) -> StudySpec | None:
+    """Draw the form; answers the specification when it was sent, else None.
+
+    Raises:
+        BadSpec: a field breaks its rule.
+    """
+    with st.form("new study", enter_to_submit=False):
+        trials = st.slider(
+            "Trials", 1, 100, DEFAULTS.trials, help="Configurations to try; the first is the paper's own."
+        )
+        objectives = [
+            item for item in Objective if version.has_masks or not version.has_defects or not item.needs_masks
+        ]
+        objective = st.selectbox(
+            "Objective",
+            objectives,
+            format_func=lambda item: wording.figure_name(item.value),
+            help="The figure on the validation pictures that the study maximises. "
+            + " ".join(
+                f"{wording.figure_name(item)}: {wording.FIGURE_MEANINGS[item]}" for item in objectives
+            ),
+        )
+        noise = st.select_slider(
+            "Noise σ",
+            SIGMAS,
+            value=_nearest(DEFAULTS.noise_std),
+            help="Range of the noise that stands for anomalies in training.",
+        )
+        layers = st.pills(
+            "Layers",
+            LAYER_CHOICES,
+            selection_mode="multi",
+            default=[wording.layers(choice) for choice in DEFAULTS.layers],
+            help="Choices of backbone stages. Lower stages see finer detail and take longer.",
+        )
+        depths = st.pills(
+            "Adaptor depth",
+            DEPTHS,
+            selection_mode="multi",
+            default=list(DEFAULTS.adaptor_depths),
+            help="Linear layers behind the backbone.",
+        )
+        more = _more_options()
+        sent = st.form_submit_button("Start the study", type="primary", icon=":material/play_arrow:")
+    ready = _say_backbone(more)
+    if not sent or not ready:
+        return None
+    return StudySpec(
+        trials=trials,
+        objective=objective,
+        noise_std=noise,
+        layers=tuple(tuple(int(stage) for stage in choice.split("+")) for choice in layers),
+        adaptor_depths=tuple(sorted(depths)),
+        backbone=more.backbone,
+        weights=more.weights,
+        height=more.height,
+        width=more.width,
+        seed=more.seed,
+        false_reject_rate=more.false_reject_rate,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _More:
+    """The folded fields."""
+
+    height: int
+    width: int
+    false_reject_rate: float
+    seed: int
+    backbone: str
+    weights: str | None
+
+
+def _more_options() -> _More:
+    with st.expander("More options"):
+        left, right = st.columns(2)
+        height = left.number_input("Height, pixels", 32, 2048, DEFAULTS.height, step=32)
+        width = right.number_input("Width, pixels", 32, 2048, DEFAULTS.width, step=32)
+        rate = left.number_input(
+            "Wanted false rejects, %", 0.1, 50.0, 100 * DEFAULTS.false_reject_rate, step=0.5,
+            help="Share of normal parts that may be rejected; the threshold is set for it on the calibration pictures.",
+        )  # fmt: skip
+        seed = right.number_input("Seed", 0, 2**31 - 1, DEFAULTS.seed)
+        backbone = left.text_input(
+            "Backbone", "auto", help="As timm names it; “auto” takes the installation's setting."
+        )
+        weights = right.text_input(
+            "Weights file", "", help="A .safetensors file on the machine of the worker."
+        )
+    return _More(
+        height=int(height),
+        width=int(width),
+        false_reject_rate=rate / 100,
+        seed=int(seed),
+        backbone=backbone.strip() or "auto",
+        weights=weights.strip() or None,
+    )
+
+
+def _say_backbone(more: _More) -> bool:
+    """Say which backbone will be used, or why there is none; answers whether a study could start."""
+    ready, text = cached.backbone(more.backbone, more.weights)
+    if ready:
+        st.caption(f":material/memory: Backbone: {text}")
+    else:
+        st.error(text, icon=":material/error:")
+    return ready
+
+
+def explain(version: DatasetVersion) -> None:
+    """Say what the study will do with this version's pictures."""
+    count = {role: version.count(role=role) for role in Role}
+    steps = [
+        f"Each trial trains one configuration on {wording.plural(count[Role.TRAIN], 'normal picture')}.",
+        f"It is judged on {wording.plural(count[Role.VALIDATION], 'validation picture')}; hopeless trials end early.",
+        f"The threshold is set on {wording.plural(count[Role.CALIBRATION], 'calibration picture')}.",
+        f"The best trial is read once on {wording.plural(count[Role.TEST], 'test picture')}, which no choice saw. "
+        "It becomes the champion if it beats the present one.",
+    ]
+    with st.container(border=True):
+        st.markdown("**What happens**")
+        st.markdown("\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1)))
+        if not version.has_defects:
+            st.caption(
+                "No picture is labelled anomalous: steps 2 and 4 use planted defects (“synthetic validation”)."
+            )
+
+
+def _nearest(noise_std: tuple[float, float]) -> tuple[float, float]:
+    """The default range on the slider's steps."""
+    low, high = (min(SIGMAS, key=lambda step: abs(step - value)) for value in noise_std)
+    return low, high

@@ -1,0 +1,35 @@
+"""What an installation takes on disk, by kind."""
+
+import os
+from pathlib import Path
+
+from storage.settings import Settings
+
+
+def usage(settings: Settings) -> dict[str, int]:
+    """Kind → bytes, the largest first, and the total last."""
+    folders = {
+        "Pictures and masks": settings.blobs_folder,
+        "Features": settings.features_folder,
+        "Models and run artifacts": settings.artifacts_folder,
+        "Checkpoints": settings.checkpoints_folder,
+        "Anomaly maps": settings.maps_folder,
+        "Thumbnails": settings.home / "thumbnails",
+        "Logs": settings.logs_folder,
+    }
+    found = {kind: _bytes_below(folder) for kind, folder in folders.items()}
+    found["Databases"] = sum(file.stat().st_size for file in settings.home.glob("*.db*"))
+    ordered = dict(sorted(found.items(), key=lambda item: -item[1]))
+    return {**ordered, "Total": sum(ordered.values())}
+
+
+def _bytes_below(folder: Path) -> int:
+    """Sum of the sizes of all files; those that vanish meanwhile count nothing."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(parent) / name).lstat().st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,17 @@
+"""What the dashboard and the command line refuse by themselves; every message names value, rule and remedy."""
+
+
+class DashboardError(Exception):
+    """Base of every error raised here."""
+
+
+class ShapeMismatch(DashboardError):
+    """A picture and its anomaly map or mask are not of one size."""
+
+
+class BadOption(DashboardError):
+    """An option of the command line or a field of a form can not be read."""
+
+
+class MapMissing(DashboardError):
+    """A cached anomaly map was deleted while it was to be shown."""

@@ -1,0 +1,66 @@
+"""How far a study is, in words and as a fraction: one reading of its progress for pages and the command line."""
+
+from datetime import datetime
+
+from dashboard import wording
+from storage.records import Study, StudyState
+
+
+def fraction_done(study: Study) -> float:
+    """0..1 over all trials, their epochs counted in."""
+    if study.state is StudyState.COMPLETED:
+        return 1.0
+    trials = int(study.spec["trials"])
+    progress = study.progress
+    if progress.get("phase") == "champion":
+        return 1.0
+    trial = int(progress.get("trial", 0))
+    if trial == 0:
+        return 0.0
+    epochs = int(progress.get("epochs", 0))
+    within = int(progress.get("epoch", 0)) / epochs if epochs else 0.0
+    return min(1.0, (trial - 1 + within) / trials)
+
+
+def seconds_left(study: Study, now: datetime) -> float | None:
+    """A guess from the pace so far; None before a trial has ended, or while nothing runs."""
+    done = fraction_done(study)
+    if study.state is not StudyState.RUNNING or study.started_at is None or not 0 < done < 1:
+        return None
+    if int(study.progress.get("trial", 0)) < 2:
+        return None
+    return (now - study.started_at).total_seconds() * (1 - done) / done
+
+
+def status_line(study: Study, *, with_epoch: bool = True) -> str:
+    """What the study does now: 'trial 7 of 20, epoch 3 of 10, best 0.940'."""
+    progress, trials = study.progress, study.spec["trials"]
+    if study.state is StudyState.QUEUED:
+        return "waiting for a worker"
+    if study.state is not StudyState.RUNNING:
+        return _stopped(study)
+    phase = progress.get("phase", "preparing")
+    if phase == "preparing":
+        return "preparing"
+    if phase == "features":
+        if with_epoch and "total" in progress:
+            return f"computing features, {progress['done']} of {progress['total']} pictures"
+        return "computing features"
+    if phase == "champion":
+        step = progress.get("message", "making the champion candidate")
+        return f"best {wording.number(progress.get('best'))}; {step}"
+    parts = [f"trial {progress.get('trial', 1)} of {trials}"]
+    if with_epoch and progress.get("epochs"):
+        parts.append(f"epoch {progress.get('epoch', 0)} of {progress['epochs']}")
+    if progress.get("best") is not None:
+        parts.append(f"best {wording.number(progress['best'])}")
+    return ", ".join(parts)
+
+
+def _stopped(study: Study) -> str:
+    trials = study.spec["trials"]
+    best = study.progress.get("best")
+    ending = f", best {wording.number(best)}" if best is not None else ""
+    if study.state is StudyState.COMPLETED:
+        return wording.plural(trials, "trial") + ending
+    return f"{study.state.value} at trial {study.progress.get('trial', 0)} of {trials}{ending}"

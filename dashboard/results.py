@@ -1,0 +1,53 @@
+"""A model's figures as sentences and rows, from the mapping that tuning stores with it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dashboard import wording
+
+ROWS = ("image_auroc", "average_precision", "f1", "pixel_auroc", "aupro")
+
+
+def interval(figures: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    """The 95 % interval of a figure, where it was computed."""
+    low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
+    return None if low is None or high is None else (low, high)
+
+
+def measured_on(figures: Mapping[str, Any], role: str) -> str:
+    """'57 sealed test pictures'; says so where the defects were planted."""
+    what = "sealed test picture" if role == "test" else f"{role} picture"
+    planted = " (synthetic defects)" if figures.get("synthetic") else ""
+    return wording.plural(int(figures["images"]), what) + planted
+
+
+def test_sentence(figures: Mapping[str, Any]) -> str:
+    """'Image AUROC 0.963 (0.931–0.988) on 57 sealed test pictures', or why there is no such figure."""
+    test = figures.get("test")
+    if not test:
+        return "not tested: the dataset version has no test pictures to judge it by"
+    value = wording.with_interval(test["image_auroc"], interval(test, "image_auroc"))
+    return f"image AUROC {value} on {measured_on(test, 'test')}"
+
+
+def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows of (figure, on test, on validation) for the figures that exist."""
+    rows = []
+    for key in ROWS:
+        cells = [_cell(figures.get(role), key) for role in ("test", "validation")]
+        if any(cell != "–" for cell in cells):
+            rows.append((wording.figure_name(key), cells[0], cells[1]))
+    return rows
+
+
+def _cell(of_role: Mapping[str, Any] | None, key: str) -> str:
+    if not of_role or of_role.get(key) is None:
+        return "–"
+    return wording.with_interval(of_role[key], interval(of_role, key))
+
+
+def headline(figures: Mapping[str, Any], role: str) -> tuple[str, str]:
+    """A figure in two parts, large and small: ('0.963', '(0.931–0.988) on 57 sealed test pictures')."""
+    between = interval(figures, "image_auroc")
+    shown = f"({wording.number(between[0])}–{wording.number(between[1])}) " if between else ""
+    return wording.number(figures["image_auroc"]), f"{shown}on {measured_on(figures, role)}"

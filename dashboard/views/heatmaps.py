@@ -1,0 +1,255 @@
+"""Heatmaps: what the champion sees on the test pictures, beside the pictures and their ground truth."""
+
+from collections.abc import Sequence
+from html import escape
+
+import streamlit as st
+
+from dashboard import cached, charts, heatmap, incidents, scored
+from dashboard.components import choosing, legend, look
+from dashboard.components.gallery import Tile, gallery
+from dashboard.scales import scale_of
+from dashboard.scored import Order, ScoredPicture, Show
+from dashboard.session import workspace
+from dashboard.thumbnails import data_url, shrunk
+from dashboard.views import DATASETS, STUDIES
+from dashboard.wording import plural
+from engine.images import decode_mask
+from storage import datasets, models
+from storage.records import ImageRecord, Model, Role
+
+PAGE_SIZE = 24
+TILE_OPACITY = 0.6
+EVERY = "all types"
+
+
+def show() -> None:
+    """Draw the page."""
+    with workspace().session() as session:
+        names = [dataset.name for dataset in datasets.list_datasets(session)]
+        champions = {model.dataset_name: model for name in names if (model := models.champion(session, name))}
+    if not names:
+        choosing.none_yet("No heatmaps yet", "They come with a dataset and its first study.")
+        st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
+        return
+    title, picker = st.columns([3, 2], vertical_alignment="bottom")
+    title.title("Heatmaps")
+    with picker:
+        name = choosing.dataset(_with_champions_first(names, champions), clears=["image", "type"])
+    model = champions.get(name)
+    if model is None:
+        _no_champion(name)
+        return
+    pictures = _pictures(model)
+    if not pictures:
+        st.info(
+            f"Dataset {name} has no test pictures. Ingest some under test/ and run a study.",
+            icon=":material/info:",
+        )
+        return
+    _browse(model, pictures)
+
+
+def _with_champions_first(names: Sequence[str], champions: dict[str, Model]) -> list[str]:
+    return sorted(names, key=lambda name: name not in champions)
+
+
+def _no_champion(name: str) -> None:
+    choosing.none_yet(
+        "No champion yet", f"Heatmaps are drawn by a dataset's champion; a study of {escape(name)} finds one."
+    )
+    if st.button("New study", type="primary", icon=":material/add:"):
+        st.switch_page(STUDIES, query_params={"dataset": name, "new": "1"})
+
+
+def _pictures(model: Model) -> list[ScoredPicture]:
+    """All test pictures with their scores; those not scored yet are scored now, with a progress bar."""
+    images = [image for image in cached.images(model.dataset_version_id) if image.role is Role.TEST]
+    found, missing = scored.scored_pictures(workspace(), model, images)
+    if missing:
+        _score(model, missing)
+        found, _ = scored.scored_pictures(workspace(), model, images)
+    return found
+
+
+def _score(model: Model, images: Sequence[ImageRecord]) -> None:
+    from tuning.predictor import score_images
+
+    bar = st.progress(0.0, "Loading the champion")
+    for done, _ in enumerate(score_images(workspace(), model, images), start=1):
+        bar.progress(done / len(images), f"Scoring picture {done} of {len(images)}")
+    bar.empty()
+
+
+def _browse(model: Model, pictures: Sequence[ScoredPicture]) -> None:
+    _summary(model, pictures)
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        listed = _filtered(model, pictures)
+        current = _current(listed)
+        _grid(model, listed, current)
+    with right:
+        if current is None:
+            st.info("No picture fits this filter. Choose “all”.", icon=":material/filter_alt_off:")
+        else:
+            _large(model, listed, current, pictures)
+
+
+def _summary(model: Model, pictures: Sequence[ScoredPicture]) -> None:
+    outcomes = [picture.outcome.value for picture in pictures]
+    false_rejects, escapes = outcomes.count("false reject"), outcomes.count("escape")
+    normal = outcomes.count("accepted") + false_rejects
+    rate = scale_of(model).false_reject_rate
+    promise = f", set so that at most {100 * rate:.3g} % of normal parts are rejected" if rate else ""
+    parts = [
+        look.note(f"champion · version {model.version}"),
+        f"<span>{plural(normal, 'normal picture')}: <b>{plural(false_rejects, 'false reject')}</b></span>",
+        f"<span>{plural(len(outcomes) - normal, 'anomalous picture')}: <b>{plural(escapes, 'escape')}</b></span>",
+        f'<span class="sn-muted">threshold {scale_of(model).threshold:.3f}{promise}</span>',
+    ]
+    look.line(*parts)
+
+
+def _filtered(model: Model, pictures: Sequence[ScoredPicture]) -> list[ScoredPicture]:
+    show = st.segmented_control(
+        "Show", [item.value for item in Show], default=Show.ALL.value, key="show", bind="query-params",
+        required=True, label_visibility="collapsed",
+    )  # fmt: skip
+    types = sorted({picture.image.defect_type for picture in pictures if picture.image.defect_type})
+    first, second = st.columns(2)
+    order = first.selectbox(
+        "Sort", [item.value for item in Order], key="sort", bind="query-params", label_visibility="collapsed"
+    )
+    kind = second.selectbox(
+        "Defect type", [EVERY, *types], key="type", bind="query-params", label_visibility="collapsed"
+    )
+    return scored.chosen(
+        pictures,
+        Show(show),
+        Order(order),
+        defect_type=None if kind == EVERY else kind,
+        threshold=scale_of(model).threshold,
+    )
+
+
+def _current(listed: Sequence[ScoredPicture]) -> ScoredPicture | None:
+    wanted = st.query_params.get("image")
+    return next(
+        (picture for picture in listed if str(picture.image.id) == wanted), listed[0] if listed else None
+    )
+
+
+def _choose(image_id: str) -> None:
+    st.query_params["image"] = image_id
+
+
+def _grid(model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture | None) -> None:
+    pages = max(1, -(-len(listed) // PAGE_SIZE))
+    page = 1 if current is None else listed.index(current) // PAGE_SIZE + 1
+    # The page follows the chosen picture: turning it chooses the first picture of the new page.
+    if pages > 1:
+        turned = st.pagination(pages, default=page, key=f"page of {page} {len(listed)}", max_visible_pages=5)
+        if turned != page:
+            _choose(str(listed[(turned - 1) * PAGE_SIZE].image.id))
+            st.rerun()
+    shown = listed[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+    gallery(
+        [_tile(model, picture) for picture in shown],
+        key="overlays",
+        on_pick=_choose,
+        selected=None if current is None else str(current.image.id),
+        tile_width=104,
+    )
+
+
+def _tile(model: Model, picture: ScoredPicture) -> Tile:
+    return Tile(
+        id=str(picture.image.id),
+        source=_tile_url(model.id, picture.image.digest, picture.image, model),
+        title=f"{picture.image.name}, score {picture.score:.3f}",
+        caption=picture.decision,
+        detail=f"{picture.score:.2f}",
+        decision=picture.decision,
+        wrong=picture.wrong,
+    )
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _tile_url(model_id: int, digest: str, _image: ImageRecord, _model: Model) -> str:  # noqa: ARG001 (the key)
+    """A small overlay as a data URL; model and picture name it, and neither ever changes."""
+    anomaly_map = scored.anomaly_map(workspace(), _model, _image)
+    pixels = cached.pixels(_image.digest, _image.name)
+    return data_url(shrunk(heatmap.overlay(pixels, anomaly_map, scale_of(_model), TILE_OPACITY)))
+
+
+def _large(
+    model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture, pictures: Sequence[ScoredPicture]
+) -> None:
+    place = listed.index(current)
+    title, back, forth = st.columns([6, 1, 1], vertical_alignment="center")
+    with title:
+        st.subheader(current.image.name)
+    _step(back, listed, place - 1, label="Previous", icon=":material/chevron_left:", shortcut="Left")
+    _step(forth, listed, place + 1, label="Next", icon=":material/chevron_right:", shortcut="Right")
+    truth = (current.image.defect_type or current.image.label.value).replace("_", " ")
+    parts = [
+        look.decision(current.decision),
+        f'<span class="sn-number">score <b>{current.score:.3f}</b></span>',
+        f'<span class="sn-muted">{escape(truth)} · {place + 1} of {len(listed)}</span>',
+    ]
+    if current.wrong:
+        parts.insert(1, look.note(current.wrong))
+    look.line(*parts)
+    st.fragment(_panels)(model, current)
+    points = [
+        charts.ScorePoint(
+            name=picture.image.name,
+            score=picture.score,
+            decision=picture.decision,
+            anomalous=picture.image.label.value == "anomalous",
+        )
+        for picture in pictures
+    ]
+    strip = charts.score_strip(points, scale_of(model).threshold, current.image.name)
+    st.plotly_chart(strip, config=charts.MODE_BAR, key="strip")
+
+
+def _step(
+    column: object, listed: Sequence[ScoredPicture], place: int, *, label: str, icon: str, shortcut: str
+) -> None:
+    inside = 0 <= place < len(listed)
+    with column:  # type: ignore[attr-defined]
+        st.button(
+            label, icon=icon, shortcut=shortcut, disabled=not inside, width="stretch", wrap=False,
+            on_click=_choose, args=[str(listed[place].image.id) if inside else ""],
+        )  # fmt: skip
+
+
+@incidents.guarded
+def _panels(model: Model, current: ScoredPicture) -> None:
+    """Original, overlay and ground truth side by side; the slider redraws only these."""
+    image = current.image
+    pixels = cached.pixels(image.digest, image.name)
+    anomaly_map = scored.anomaly_map(workspace(), model, image)
+    original, over, truth = st.columns(3)
+    strength = st.slider(
+        "Heatmap opacity", 0, 100, 60, step=5, format="%d %%", key="opacity", bind="query-params"
+    )
+    original.image(pixels, caption="Original", width="stretch", alt=f"{image.name}, original")
+    drawn = heatmap.overlay(pixels, anomaly_map, scale_of(model), strength / 100)
+    over.image(drawn, caption="Heatmap", width="stretch", alt=f"{image.name} with its heatmap")
+    if image.mask_digest is not None:
+        mask = decode_mask(workspace().blobs.get(image.mask_digest), f"mask of {image.name}")
+        outlined = heatmap.outline(pixels, mask)
+        truth.image(
+            outlined, caption="Ground truth", width="stretch", alt=f"{image.name} with its defect outlined"
+        )
+    elif image.label.value == "normal":
+        truth.caption("Ground truth: a normal picture, nothing to outline.")
+    else:
+        truth.caption("Ground truth: anomalous, nobody has marked where.")
+    legend.show()
+
+
+if __name__ == "__main__":
+    show()

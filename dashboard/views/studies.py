@@ -1,0 +1,297 @@
+"""Studies: the list, the form for a new one, and one study live."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import cached, charts, following, incidents, wording
+from dashboard.components import choosing, look, study_form
+from dashboard.session import workspace
+from dashboard.views import DATASETS, HEATMAPS, MODELS, STUDIES
+from storage import datasets, models, studies
+from storage.errors import StorageError, StudyNotFound
+from storage.records import Model, Study, StudyState, Wanted, now
+from tuning import commands, queries
+from tuning.queries import TrialRecord
+
+LIVE_SECONDS = 2.0
+PAGE_SIZE = 20
+
+
+def show() -> None:
+    """Draw the page that the address asks for."""
+    if "study" in st.query_params:
+        _one(st.query_params["study"])
+    elif "new" in st.query_params:
+        _new()
+    else:
+        _all()
+
+
+def _all() -> None:
+    with workspace().session() as session:
+        names = [dataset.name for dataset in datasets.list_datasets(session)]
+        found = sorted(studies.list_studies(session), key=lambda study: study.id, reverse=True)
+    if not names:
+        choosing.none_yet("No study yet", "A study needs a dataset first.")
+        st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
+        return
+    title, action = st.columns([5, 1], vertical_alignment="bottom")
+    title.title("Studies")
+    with action:
+        if st.button("New study", type="primary", icon=":material/add:", width="stretch"):
+            st.switch_page(STUDIES, query_params={"new": "1"})
+    if not found:
+        choosing.none_yet(
+            "No study yet",
+            "A study tries configurations and keeps the one that best tells anomalous from normal pictures.",
+        )
+        return
+    page = 1
+    if len(found) > PAGE_SIZE:
+        page = st.pagination(-(-len(found) // PAGE_SIZE), key="page", bind="query-params")
+    shown = [study.id for study in found[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
+    live = any(not study.state.finished for study in found)
+    st.fragment(_rows, run_every=LIVE_SECONDS if live else None)(shown)
+
+
+@incidents.guarded
+def _rows(shown: Sequence[int]) -> None:
+    with workspace().session() as session:
+        found = {study.id: study for study in studies.list_studies(session)}
+    for study in (found[study_id] for study_id in shown):
+        with st.container(border=True):
+            name, progress, link = st.columns([4, 5, 1], vertical_alignment="center")
+            with name:
+                look.line(f"<b>{escape(study.name)}</b>", look.state(study.state.value))
+                about = f"{escape(study.dataset_name)} · {wording.ago(study.created_at, now())}"
+                look.line(f'<span class="sn-muted">{about}</span>')
+            with progress:
+                st.progress(following.fraction_done(study), text=following.status_line(study))
+            with link:
+                st.page_link(
+                    STUDIES,
+                    label="Open",
+                    query_params={"dataset": study.dataset_name, "study": str(study.id)},
+                )
+
+
+def _new() -> None:
+    with workspace().session() as session:
+        names = [dataset.name for dataset in datasets.list_datasets(session)]
+    if not names:
+        choosing.none_yet("A study needs a dataset", "Ingest a folder of pictures, or start with the demo.")
+        st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
+        return
+    st.title("New study")
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        name = choosing.dataset(names)
+        with workspace().session() as session:
+            version = datasets.latest_version(session, name)
+        spec = study_form.show(version)
+    with right:
+        study_form.explain(version)
+    if spec is not None:
+        study = commands.launch_study(workspace(), name, spec)
+        st.switch_page(STUDIES, query_params={"dataset": name, "study": str(study.id)})
+
+
+def _one(study_id: str) -> None:
+    study = _study(study_id)
+    st.page_link(STUDIES, label="All studies", icon=":material/arrow_back:")
+    live = not study.state.finished
+    st.fragment(_progress, run_every=LIVE_SECONDS if live else None)(study.id, live)
+
+
+def _study(study_id: str) -> Study:
+    if not study_id.isdecimal():
+        raise StudyNotFound(f"'{study_id}' is no number of a study. Open one from the list of studies.")
+    with workspace().session() as session:
+        return studies.get_study(session, int(study_id))
+
+
+@incidents.guarded
+def _progress(study_id: int, live: bool) -> None:
+    study = _study(str(study_id))
+    if live and study.state.finished:
+        st.rerun()  # once more as a whole: nothing moves any more, and the candidate is there
+    trials = queries.study_trials(workspace(), study)
+    _header(study)
+    _objective(study, trials)
+    _outcome(study)
+    if trials:
+        _trial_table(study, trials)
+
+
+def _header(study: Study) -> None:
+    title, actions = st.columns([3, 2], vertical_alignment="bottom")
+    with title:
+        st.header(study.name)
+    with actions, st.container(horizontal=True, horizontal_alignment="right"):
+        _steer(study)
+        if study.parent_run_id is not None:
+            url = _runs_url(study)
+            if url:
+                st.link_button("MLflow", f"{url}/{study.parent_run_id}", icon=":material/open_in_new:")
+    version = cached.version(study.dataset_version_id)
+    badges = [look.state(study.state.value), look.note(f"{study.dataset_name} · version {version.number}")]
+    if not version.has_defects:
+        badges.append(
+            look.note(
+                "synthetic validation",
+                title="No picture is labelled anomalous: defects are planted to judge models by",
+            )
+        )
+    if study.wanted is not Wanted.RUN and study.state is StudyState.RUNNING:
+        badges.append(look.note(f"{study.wanted.value} asked for; waits for the present step"))
+    look.line(*badges)
+    left = following.seconds_left(study, now())
+    about = following.status_line(study) + (f", {wording.duration(left)} left" if left is not None else "")
+    st.progress(following.fraction_done(study), text=about)
+    if study.error:
+        st.error(study.error, icon=":material/error:")
+    if study.state is StudyState.QUEUED and not queries.worker_alive(workspace()):
+        st.warning(
+            "No worker is running, so nobody takes this study. Start one: `simplenet worker`",
+            icon=":material/hourglass:",
+        )
+
+
+def _steer(study: Study) -> None:
+    """Buttons for what can be asked of the study now."""
+    if study.state.finished:
+        return
+
+    def ask(wanted: Wanted) -> None:
+        commands.want(workspace(), study.id, wanted)
+
+    if study.state is StudyState.PAUSED or study.wanted is Wanted.PAUSE:
+        st.button("Resume", icon=":material/play_arrow:", on_click=ask, args=[Wanted.RUN])
+    elif study.state is StudyState.RUNNING:
+        st.button("Pause", icon=":material/pause:", on_click=ask, args=[Wanted.PAUSE])
+    with st.popover("Cancel", icon=":material/close:", disabled=study.wanted is Wanted.CANCEL):
+        st.write("The trials so far stay in MLflow; no model comes of this study, and it can not be resumed.")
+        st.button("Cancel the study", on_click=ask, args=[Wanted.CANCEL])
+
+
+def _objective(study: Study, trials: Sequence[TrialRecord]) -> None:
+    if not any(trial.intermediate for trial in trials):
+        if not study.state.finished:
+            st.caption("The first values appear when the first trial is under way.")
+        return
+    points = [_point(trial) for trial in trials]
+    name = wording.figure_name(str(study.spec["objective"]))
+    best = max(
+        (point for point in points if point.state == "completed"), key=lambda p: p.value or 0.0, default=None
+    )
+    left, right = st.columns(2)
+    with left.container(border=True):
+        st.markdown(
+            f"**{name} of each trial**",
+            help=f"On the validation pictures. {wording.FIGURE_MEANINGS.get(str(study.spec['objective']), '')}",
+        )
+        st.plotly_chart(charts.objective_history(points, name), config=charts.MODE_BAR, key="history")
+    with right.container(border=True):
+        st.markdown(f"**{name} by epoch**", help="The best trial in front; dotted lines are pruned trials.")
+        highlighted = None if best is None else best.number
+        st.plotly_chart(charts.epoch_curves(points, name, highlighted), config=charts.MODE_BAR, key="curves")
+
+
+def _point(trial: TrialRecord) -> charts.TrialPoint:
+    last = trial.intermediate[max(trial.intermediate)] if trial.intermediate else None
+    return charts.TrialPoint(
+        number=trial.number,
+        state=trial.state,
+        value=trial.value if trial.value is not None else last,
+        label=wording.configuration(trial.params) + (" (the paper's)" if trial.from_paper else ""),
+        curve=trial.intermediate,
+    )
+
+
+def _outcome(study: Study) -> None:
+    """The model that came of the study, with the way to its heatmaps."""
+    if study.state is not StudyState.COMPLETED:
+        return
+    with workspace().session() as session:
+        made = [
+            model for model in models.list_models(session, study.dataset_name) if model.study_id == study.id
+        ]
+    for model in made:
+        _model(model)
+
+
+def _model(model: Model) -> None:
+    from dashboard.results import test_sentence
+
+    with st.container(border=True):
+        left, right = st.columns([3, 2], vertical_alignment="center")
+        sentence = escape(test_sentence(model.figures))
+        left.html(
+            f"<b>Trial {model.trial_number + 1} became model version {model.version} ({model.state.value}).</b><br>"
+            f'<span class="sn-muted">{escape(wording.configuration(model.config))} · {sentence}</span>'
+        )
+        with right, st.container(horizontal=True, horizontal_alignment="right"):
+            of_dataset = {"dataset": model.dataset_name}
+            st.page_link(
+                HEATMAPS, label="Heatmaps", icon=":material/center_focus_strong:", query_params=of_dataset
+            )
+            st.page_link(MODELS, label="Model", icon=":material/workspace_premium:", query_params=of_dataset)
+
+
+def _trial_table(study: Study, trials: Sequence[TrialRecord]) -> None:
+    url = _runs_url(study)
+    rows = pd.DataFrame(
+        {
+            "trial": [trial.number + 1 for trial in trials],
+            "state": [trial.state for trial in trials],
+            "value": [_point(trial).value for trial in trials],
+            "σ": [_parameter(trial, "noise_std") for trial in trials],
+            "layers": [wording.layers(str(trial.params.get("layers", ""))) for trial in trials],
+            "adaptor depth": [_parameter(trial, "adaptor_depth") for trial in trials],
+            "duration": [wording.duration(_seconds(trial, now())) for trial in trials],
+            "run": [f"{url}/{trial.run_id}" if url and trial.run_id else None for trial in trials],
+            "note": ["the paper's settings" if trial.from_paper else (trial.error or "") for trial in trials],
+        }
+    )
+    st.subheader("Trials")
+    st.dataframe(
+        rows.iloc[::-1],
+        hide_index=True,
+        height="auto",
+        column_config={
+            "value": st.column_config.NumberColumn(
+                wording.figure_name(str(study.spec["objective"])), format="%.3f"
+            ),
+            "σ": st.column_config.NumberColumn(format="%.4f"),
+            "run": st.column_config.LinkColumn(display_text="open in MLflow"),
+            "note": st.column_config.TextColumn(width="medium"),
+        },
+    )
+
+
+def _parameter(trial: TrialRecord, name: str) -> float | None:
+    value = trial.params.get(name)
+    return None if value is None else float(value)
+
+
+def _seconds(trial: TrialRecord, moment: datetime) -> float | None:
+    if trial.duration_seconds is not None or trial.started_at is None or trial.state != "running":
+        return trial.duration_seconds
+    return (moment - trial.started_at).total_seconds()
+
+
+def _runs_url(study: Study) -> str | None:
+    """Where the study's runs are in the MLflow UI; None while MLflow's database can not be reached."""
+    try:
+        return cached.experiment_url(study.dataset_name)
+    except StorageError as error:
+        st.caption(f"No links to MLflow: {error}")
+        return None
+
+
+if __name__ == "__main__":
+    show()

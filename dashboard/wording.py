@@ -1,0 +1,108 @@
+"""Numbers and times as people read them: figures with their interval, durations, sizes, names of figures."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+FIGURE_NAMES = {
+    "image_auroc": "Image AUROC",
+    "average_precision": "Average precision",
+    "image_average_precision": "Average precision",
+    "f1": "F1",
+    "pixel_auroc": "Pixel AUROC",
+    "aupro": "AUPRO",
+}
+FIGURE_MEANINGS = {
+    "image_auroc": "How often a random anomalous picture scores above a random normal one; 0.5 is chance, 1 is always.",
+    "average_precision": "Share of true defects among what is rejected, averaged over all thresholds.",
+    "image_average_precision": "Share of true defects among what is rejected, averaged over all thresholds.",
+    "f1": "Balance of defects found and rejects that are right; 1 is perfect.",
+    "pixel_auroc": "The same as image AUROC, pixel by pixel, against the ground-truth masks.",
+    "aupro": "How much of every defect region is found while at most 30 % of the normal pixels are marked.",
+}
+
+
+def figure_name(key: str) -> str:
+    """The name of a figure of merit as shown: 'image_auroc' → 'Image AUROC'."""
+    return FIGURE_NAMES.get(key, key.replace("_", " ").capitalize())
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with fixed digits; an en dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """'0.963 (0.931–0.988)'; without an interval just the value."""
+    if value is None or not interval:
+        return number(value)
+    low, high = interval
+    return f"{number(value)} ({number(low)}–{number(high)})"
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 picture', '3 pictures', '2,000 studies'."""
+    if count == 1:
+        return f"1 {noun}"
+    ending = "ies" if noun.endswith("y") and noun[-2:] not in {"ay", "ey", "oy"} else "s"
+    return f"{count:,} {noun[:-1] if ending == 'ies' else noun}{ending}"
+
+
+def duration(seconds: float | None) -> str:
+    """'45 s', '4 min', '1 h 20 min'; an en dash for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """'3 min ago', 'just now'; an en dash for None."""
+    if moment is None:
+        return "–"
+    seconds = (now - moment).total_seconds()
+    if seconds < 10:
+        return "just now"
+    if seconds < 36 * 3600:
+        return f"{duration(seconds)} ago"
+    return f"{seconds / 86400:.0f} days ago"
+
+
+def moment(value: datetime | None) -> str:
+    """'2025-11-23 14:05' in UTC."""
+    return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
+
+
+def size(count: int) -> str:
+    """Bytes as '12 MB'."""
+    amount = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def layers(choice: Sequence[int] | str) -> str:
+    """A choice of backbone stages: (2, 3) → '2+3'."""
+    if isinstance(choice, str):
+        return choice.replace(",", "+")
+    return "+".join(map(str, choice))
+
+
+def configuration(config: Mapping[str, Any]) -> str:
+    """The searched part of a configuration in one line: 'σ 0.015 · layers 2+3 · adaptor depth 1'."""
+    parts = []
+    if "noise_std" in config:
+        parts.append(f"σ {float(config['noise_std']):.3g}")
+    if "layers" in config:
+        parts.append(f"layers {layers(config['layers'])}")
+    if "adaptor_depth" in config:
+        parts.append(f"adaptor depth {config['adaptor_depth']}")
+    return " · ".join(parts)
