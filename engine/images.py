@@ -4,13 +4,16 @@ import hashlib
 import io
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.errors import BadImage
+
+if TYPE_CHECKING:
+    import torch
 
 MIN_SIDE = 32  # pixels; a smaller picture has no position left at stride 32
 MAX_PIXELS = 64_000_000  # about 200 MB decoded; larger pictures are cut into parts before they come here
@@ -70,7 +73,7 @@ def preprocess(
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Squash a picture to the network's size (bilinear, antialiased) and normalise its channels.
 
     Args:
@@ -79,6 +82,8 @@ def preprocess(
     Returns:
         (3, height, width) float32.
     """
+    import torch  # only here: a page that shows pictures need not wait seconds for it
+
     if image.shape[:2] != (height, width):
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     scale = 1 / (255 * np.asarray(std, dtype=np.float32))
