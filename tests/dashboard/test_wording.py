@@ -1,0 +1,57 @@
+"""How numbers, times and states read."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dashboard import wording
+
+NOW = datetime(2025, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "–"), (0.3, "under 1 s"), (45, "45 s"), (240, "4 min"), (4800, "80 min"), (6000, "1 h 40 min")],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert wording.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (1, "picture", "1 picture"),
+        (2000, "picture", "2,000 pictures"),
+        (2, "study", "2 studies"),
+        (0, "escape", "0 escapes"),
+        (2, "day", "2 days"),
+    ],
+)
+def test_plural(count: int, noun: str, text: str) -> None:
+    assert wording.plural(count, noun) == text
+
+
+def test_figure_comes_with_its_interval() -> None:
+    assert wording.with_interval(0.963, (0.931, 0.988)) == "0.963 (0.931–0.988)"
+    assert wording.with_interval(0.963, None) == "0.963"
+    assert wording.with_interval(None, None) == "–"
+
+
+@pytest.mark.parametrize(("ago", "text"), [(1, "just now"), (60, "60 s ago"), (7200, "2 h 0 min ago"), (4e5, "5 days ago")])
+def test_ago(ago: float, text: str) -> None:
+    assert wording.ago(NOW - timedelta(seconds=ago), NOW) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(12, "12 bytes"), (5_300_000, "5 MB"), (2.5e12, "2.5 TB")])
+def test_size(count: int, text: str) -> None:
+    assert wording.size(int(count)) == text
+
+
+def test_configuration_names_what_was_searched() -> None:
+    config = {"noise_std": 0.015, "layers": (2, 3), "adaptor_depth": 1, "height": 256}
+    assert wording.configuration(config) == "σ 0.015 · layers 2+3 · adaptor depth 1"
+    assert wording.configuration({"layers": "1+2"}) == "layers 1+2"
+
+
+def test_unknown_figure_still_has_a_name() -> None:
+    assert wording.figure_name("new_figure") == "New figure"
