@@ -100,7 +100,7 @@ def _dent(clean: Surface, severity: float, rng: np.random.Generator) -> tuple[Su
     wobble = 1 + 0.12 * smooth_noise(rng, clean.u.shape[0], 9)
     reach = ((along / stretch) ** 2 + (across * stretch) ** 2) * wobble / radius**2
     hollow = np.exp(-(reach**1.3))
-    depth = (0.035 + 0.26 * severity**1.4) * radius
+    depth = (0.03 + 0.22 * severity**1.5) * radius
     footprint = (hollow > 0.05) & (clean.coverage == 1)
     return replace(clean, height=clean.height - depth * hollow), footprint
 
@@ -115,7 +115,7 @@ def _stain(clean: Surface, severity: float, rng: np.random.Generator) -> tuple[S
     )
     inside = np.clip(depth / 0.18, 0, 1)
     rim = inside * np.exp(-((depth - 0.16) ** 2) / 0.02)
-    strength = (0.045 + 0.19 * severity) * (0.7 * inside + 0.6 * rim)
+    strength = (0.018 + 0.16 * severity**1.6) * (0.7 * inside + 0.6 * rim)
     colour = np.array([0.45, 0.85, 1.4]) if rng.random() < 0.6 else np.array([1.2, 0.8, 0.5])
     footprint = _largest_piece((inside > 0.15) & (clean.coverage == 1))
     return replace(clean, tint=clean.tint * (1 - strength[..., None] * colour)), footprint
@@ -140,7 +140,7 @@ def _missing_hole(
         return blank, footprint
     bored = replace(
         clean,
-        height=0.55 * clean.height + 0.45 * blank.height,
-        tint=np.maximum(clean.tint, (0.40 + 0.3 * severity) * blank.tint),
+        height=0.75 * clean.height + 0.25 * blank.height,
+        tint=np.maximum(clean.tint, (0.22 + 0.5 * severity) * blank.tint),
     )
     return bored, footprint

@@ -68,14 +68,14 @@ def sample_plate(rng: np.random.Generator) -> Plate:
     lamp = rng.normal(-1.0, 0.18), rng.normal(-1.2, 0.18), 1.6
     length = float(np.linalg.norm(lamp))
     specks = tuple(
-        (rng.uniform(-100, 100), rng.uniform(-88, 88), rng.uniform(0.5, 1.3), rng.uniform(0.1, 0.5))
-        for _ in range(rng.poisson(3.0))
+        (rng.uniform(-100, 100), rng.uniform(-88, 88), rng.uniform(0.5, 1.4), rng.uniform(0.1, 0.6))
+        for _ in range(rng.poisson(4.0))
     )
     return Plate(
         shift=(rng.normal(0, 1.3), rng.normal(0, 1.3)),
         angle=np.radians(rng.normal(0, 0.7)),
         brush_angle=np.radians(rng.normal(0, 1.2)),
-        brush_strength=rng.uniform(0.035, 0.075),
+        brush_strength=rng.uniform(0.03, 0.085),
         exposure=float(np.exp(rng.normal(0, 0.06))),
         warmth=float(np.clip(rng.normal(0, 0.45), -1, 1)),
         light=(lamp[0] / length, lamp[1] / length, lamp[2] / length),
