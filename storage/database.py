@@ -93,9 +93,15 @@ def session(engine: Engine) -> Iterator[Session]:
 
     Keep it short: from its first write on, other writers of the same rows (SQLite: all writers) wait for
     its end. Not to be shared by threads.
+
+    Raises:
+        DatabaseUnavailable: it doesn't answer, or another process kept it locked for too long; trying again may help.
     """
-    with Session(engine, expire_on_commit=False) as opened, opened.begin():
-        yield opened
+    try:
+        with Session(engine, expire_on_commit=False) as opened, opened.begin():
+            yield opened
+    except OperationalError as error:
+        raise _unavailable(engine, error) from error
 
 
 def migrate(engine: Engine) -> None:

@@ -2,11 +2,9 @@
 
 from alembic import context
 
-from storage.schema import Base
-
+# No target metadata: its naming convention would rename the constraints that migrations spell out.
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
     render_as_batch=True,  # SQLite alters a table by copying it
 )
 context.run_migrations()

@@ -1,0 +1,72 @@
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.blobs import BlobStore
+from storage.errors import BlobMissing
+
+
+@given(data=st.binary())
+def test_bytes_come_back_under_their_digest(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    store = BlobStore(tmp_path_factory.getbasetemp() / "blobs")
+    key = store.put(data)
+    assert key == sha256(data).hexdigest()
+    assert store.get(key) == data
+    assert store.path(key).read_bytes() == data
+    assert store.has(key)
+
+
+def test_storing_again_leaves_the_file_alone(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    path = store.path(store.put(b"picture"))
+    before = path.stat()
+    store.put(b"picture")
+    assert path.stat().st_ino == before.st_ino
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
+def test_many_writers_of_the_same_bytes_leave_one_file(tmp_path: Path) -> None:
+    data = bytes(1_000_000)
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(BlobStore(tmp_path).put, [data] * 16))
+    assert len(set(keys)) == 1
+    assert BlobStore(tmp_path).get(keys[0]) == data
+    assert sum(file.is_file() for file in tmp_path.rglob("*")) == 1
+
+
+def test_missing_blob_is_refused(tmp_path: Path) -> None:
+    key = sha256(b"never stored").hexdigest()
+    assert not BlobStore(tmp_path).has(key)
+    with pytest.raises(BlobMissing, match=key):
+        BlobStore(tmp_path).get(key)
+
+
+def test_damaged_blob_is_refused_and_mended_by_storing_it_again(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    key = store.put(b"picture")
+    store.path(key).write_bytes(b"pict")
+    with pytest.raises(BlobMissing, match="damaged"):
+        store.get(key)
+    store.put(b"picture")
+    assert store.get(key) == b"picture"
+
+
+@pytest.mark.parametrize("key", ["", "../../etc/passwd", "a" * 63, "A" * 64, "g" * 64, "a" * 64 + "\n"])
+def test_what_is_no_digest_leads_nowhere(tmp_path: Path, key: str) -> None:
+    for use in (BlobStore(tmp_path).get, BlobStore(tmp_path).path, BlobStore(tmp_path).has):
+        with pytest.raises(BlobMissing, match="64 lowercase hexadecimal"):
+            use(key)
+
+
+def test_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        BlobStore(tmp_path).put(b"picture")
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
