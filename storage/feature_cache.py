@@ -149,7 +149,7 @@ class FeatureCache:
             How many temporary folders were deleted.
         """
         deleted = 0
-        for path in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
+        for path in self.folder.glob(f"{TEMPORARY_PREFIX}*/"):
             try:
                 touched = max(file.stat().st_mtime for file in (path, *path.iterdir()))
             except FileNotFoundError:  # its writer has just renamed it

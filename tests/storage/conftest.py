@@ -48,15 +48,22 @@ class Postgres:
     port: int
     numbers: Iterator[int] = field(default_factory=count)
 
-    def url(self, database: str) -> str:
-        return f"postgresql+psycopg://simplenet@127.0.0.1:{self.port}/{database}"
+    def connect(self) -> "psycopg.Connection[Any]":
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user="simplenet",
+            dbname="postgres",
+            autocommit=True,
+            connect_timeout=5,
+        )
 
     def new_database(self) -> str:
-        """Address of an empty database."""
+        """Address of what looks like an empty database: a schema of its own, which is much quicker to make."""
         name = f"test_{next(self.numbers)}"
-        with psycopg.connect(self.url("postgres").replace("+psycopg", ""), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+        with self.connect() as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"postgresql+psycopg://simplenet@127.0.0.1:{self.port}/postgres?options=-csearch_path%3D{name}"
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +111,7 @@ def postgres() -> Iterator[Postgres]:
         yield running
     finally:
         if server is not None:
-            server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+            server.send_signal(signal.SIGQUIT)  # PostgreSQL's immediate shutdown: nothing is to be kept
             server.wait(timeout=30)
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -114,7 +121,7 @@ def _wait_for(postgres: Postgres, server: subprocess.Popen[bytes], log: Path) ->
     deadline = time.monotonic() + 60
     while True:
         try:
-            psycopg.connect(postgres.url("postgres").replace("+psycopg", ""), connect_timeout=5).close()
+            postgres.connect().close()
             return
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
