@@ -1,8 +1,16 @@
 """Fixtures that every folder of tests uses."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+if TYPE_CHECKING:
+    from storage.workspace import Workspace
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -25,3 +33,86 @@ def resnet18_weights(shared: Path) -> Path:
 def magnetic_tile(shared: Path) -> Path:
     """Real magnetic tiles with pixel masks, in the MVTec layout."""
     return shared / "data" / "magnetic_tile"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of timm's smallest test network: the real loading code without any download."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> "FolderFactory":
+    """Factory of small picture folders in the MVTec layout, or flat ones."""
+    return FolderFactory(tmp_path)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_weights: Path) -> "Iterator[Workspace]":
+    """An empty installation in a folder of its own: real SQLite files, the tiny backbone, the CPU."""
+    from storage.settings import Settings
+    from storage.workspace import open_workspace
+
+    opened = open_workspace(
+        Settings(home=tmp_path / "home", weights=tiny_weights, device="cpu", precision="fp32")
+    )
+    yield opened
+    opened.close()
+
+
+class FolderFactory:
+    """Draws folders of grey noise pictures; an anomalous one has a bright square, and a mask of it."""
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+
+    def __call__(
+        self,
+        name: str = "parts",
+        *,
+        train: int = 24,
+        test_normal: int = 8,
+        defects: dict[str, int] | None = None,
+        flat: bool = False,
+        size: int = 64,
+    ) -> Path:
+        """Draw a folder.
+
+        Args:
+            train, test_normal: numbers of normal pictures; a flat folder holds the first only.
+            defects: number of pictures by defect type.
+            size: pixels per side.
+        """
+        root = self._parent / name
+        draw = np.random.default_rng(0)
+        for number in range(train):
+            _save((root if flat else root / "train" / "good") / f"{number:03d}.png", _noise(draw, size))
+        if flat:
+            return root
+        for number in range(test_normal):
+            _save(root / "test" / "good" / f"{number:03d}.png", _noise(draw, size))
+        for kind, count in (defects or {}).items():
+            for number in range(count):
+                pixels, mask = _noise(draw, size), np.zeros((size, size), np.uint8)
+                top, left = draw.integers(0, size - size // 4, size=2)
+                mask[top : top + size // 4, left : left + size // 4] = 255
+                pixels[mask > 0] = 255
+                _save(root / "test" / kind / f"{number:03d}.png", pixels)
+                _save(root / "ground_truth" / kind / f"{number:03d}_mask.png", mask)
+        return root
+
+
+def _noise(draw: np.random.Generator, size: int) -> NDArray[np.uint8]:
+    return draw.integers(60, 180, (size, size), dtype=np.uint8)
+
+
+def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)

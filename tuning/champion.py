@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from engine import checkpoint, metrics
-from engine.calibration import calibrate
+from engine.calibration import Calibration, calibrate
 from engine.config import SimpleNetConfig
 from engine.features import FeatureExtractor
 from engine.scoring import Detector
@@ -21,6 +21,7 @@ from storage.records import Model, ModelState, Promotion, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.context import StudyContext, head_folder
+from tuning.errors import TuningError
 from tuning.figures import Figures, figures
 from tuning.map_cache import MapCache
 from tuning.packaging import served_model
@@ -91,7 +92,7 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
         "validation": validation,
         "test": test,
         "optimism_gap": validation["image_auroc"] - test["image_auroc"] if test else None,
-        "calibration": detector.calibration.to_json(),
+        "calibration": calibration_of(detector).to_json(),
         "backbone": {
             "name": context.extractor.backbone.name,
             "origin": context.extractor.backbone.origin,
@@ -207,13 +208,12 @@ def evaluate(
             scores.append(scored.score)
             maps.append(scored.anomaly_map)
             masks.append(mask)
-    assert detector.calibration is not None
     return figures(
         np.array(scores),
         [picture.defect_type for picture in pictures],
         maps,
         masks,
-        threshold=detector.calibration.threshold,
+        threshold=calibration_of(detector).threshold,
         synthetic=context.pictures.synthetic_test,
     )
 
@@ -282,6 +282,13 @@ def _why_promote(model: Model, reigning: Model | None) -> str | None:
 def _champion(workspace: Workspace, dataset_name: str) -> Model | None:
     with workspace.session() as session:
         return models.champion(session, dataset_name)
+
+
+def calibration_of(detector: Detector) -> Calibration:
+    """The calibration of a detector that has one; every detector of a candidate does."""
+    if detector.calibration is None:
+        raise TuningError("The detector is not calibrated. Calibrate it before it decides anything.")
+    return detector.calibration
 
 
 def _is_number(value: object) -> bool:

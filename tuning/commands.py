@@ -66,7 +66,8 @@ def start_demo(workspace: Workspace, *, progress: Progress | None = None) -> Stu
         known = datasets.list_datasets(session)
         queued = studies.list_studies(session)
     # A crash between the two steps leaves the demo without its study: that is still the first run.
-    if queued or [dataset for dataset in known if dataset.name != DEMO_DATASET]:
+    others = [dataset for dataset in known if dataset.name != DEMO_DATASET]
+    if queued or others:
         return None
     load_demo(workspace, progress=progress)
     return launch_study(workspace, DEMO_DATASET, demo_study_spec(), name="first study")
@@ -107,7 +108,7 @@ def want(workspace: Workspace, study_id: int, wanted: Wanted) -> Study:
         StudyNotFound, StudyFinished: there is nothing to steer.
     """
     with workspace.session() as session:
-        return studies.set_wanted(session, study_id=study_id, wanted=wanted, now=now())
+        return studies.set_wanted(session, study_id, wanted, now())
 
 
 def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, why: str) -> Promotion:

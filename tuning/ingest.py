@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from engine.errors import EngineError
 from engine.images import decode, decode_mask, pixel_digest
@@ -44,7 +45,7 @@ class _Read:
     """One decoded entry: its image record without a role, and the split of its source."""
 
     image: NewImage
-    split: str | None
+    split: Literal["train", "test"] | None
 
 
 def ingest_folder(

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from engine.synthetic import plant_defect
 from numpy.typing import NDArray
 
 from engine.images import decode, decode_mask
+from engine.synthetic import plant_defect
 from storage.blobs import BlobStore
 from storage.records import ImageRecord, Label, Role
 from tuning.errors import DatasetTooSmall

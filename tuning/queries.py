@@ -88,7 +88,6 @@ def worker_alive(workspace: Workspace) -> bool:
 
 def _record(trial: FrozenTrial) -> TrialRecord:
     attrs = trial.user_attrs
-    lost = "the worker died during this trial; it was tried again" if attrs.get(LOST) else None
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
@@ -101,6 +100,6 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         started_at=trial.datetime_start.astimezone(UTC) if trial.datetime_start else None,
         duration_seconds=trial.duration.total_seconds() if trial.duration else None,
         run_id=attrs.get("run_id"),
-        error=attrs.get("error", lost),
+        error=attrs.get("error", attrs.get(LOST)),
         from_paper=attrs.get("origin") == "paper",
     )

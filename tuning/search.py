@@ -15,7 +15,7 @@ PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
 """The settings of SimpleNet, Liu et al., CVPR 2023, section 4.1: the first configuration that every study tries."""
 
 RETRIES = 2  # times a trial is tried again whose worker died under it
-LOST = "lost"  # user attribute of a trial whose worker died; it does not count against the budget
+LOST = "lost"  # user attribute of a trial that was given up unfinished: why; it does not count against the budget
 RETRY_OF = "retry_of"  # user attribute: number of the lost trial that this one repeats
 WARMUP_EPOCHS = 3  # no trial is pruned before
 
@@ -76,23 +76,39 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
     return search
 
 
-def recover(url: str, search: optuna.Study) -> None:
+def recover(url: str, search: optuna.Study) -> list[str]:
     """Fail the trials whose worker died under them, and enqueue each again, at most twice.
 
     To be called by the one worker that holds the study's lease, before its first trial.
+
+    Returns:
+        The MLflow runs that those trials left open.
     """
-    storage = open_storage(url)
-    study_id = storage.get_study_id_from_name(search.study_name)
-    for trial in search.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-        storage.set_trial_user_attr(trial_id, LOST, True)
-        search.tell(trial.number, state=TrialState.FAIL)
+    lost = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in lost:
+        _lose(url, search, trial.number, "the worker died during this trial")
         if trial.params and _retries(search, trial) < RETRIES:
             search.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, **_origin(trial)})
+    return [trial.user_attrs["run_id"] for trial in lost if "run_id" in trial.user_attrs]
+
+
+def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
+    """Give up a running trial by a person's wish, and enqueue its configuration for when the study goes on."""
+    trial = search.get_trials(deepcopy=False)[number]
+    _lose(url, search, number, reason)
+    search.enqueue_trial(trial.params, user_attrs=dict(_origin(trial)))
+
+
+def _lose(url: str, search: optuna.Study, number: int, reason: str) -> None:
+    storage = open_storage(url)
+    study_id = storage.get_study_id_from_name(search.study_name)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+    storage.set_trial_user_attr(trial_id, LOST, reason)
+    search.tell(number, state=TrialState.FAIL)
 
 
 def counted(trials: list[FrozenTrial]) -> int:
-    """How many trials of the budget are used up: all that ended but those whose worker died."""
+    """How many trials of the budget are used up: all that ended but those given up unfinished."""
     return sum(trial.state.is_finished() and not trial.user_attrs.get(LOST) for trial in trials)
 
 

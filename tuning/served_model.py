@@ -7,6 +7,7 @@ file (.npy) in base64 with one value per pixel of the picture. Only `engine`, pa
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -22,7 +23,13 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined
 
     def load_context(self, context: Any) -> None:
         """Load the weights, strictly and without any hub."""
-        self.detector = load(context.artifacts["checkpoint"])
+        self.detector = load(Path(context.artifacts["checkpoint"]))
+        calibration = self.detector.calibration
+        if calibration is None:
+            raise ValueError(
+                "The checkpoint holds no calibration, so nothing can be decided. Log a calibrated model."
+            )
+        self.threshold = calibration.threshold
 
     def predict(
         self,
@@ -32,14 +39,13 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined
     ) -> pd.DataFrame:
         """Score every row, one picture at a time: the answer never depends on what else is in the request."""
         with_maps = bool((params or {}).get("maps", False))
-        threshold = self.detector.calibration.threshold
         rows = []
         for number, data in enumerate(model_input["image"]):
             scored = self.detector.score([decode(bytes(data), f"row {number}")])[0]
             row: dict[str, Any] = {
                 "score": scored.score,
-                "threshold": threshold,
-                "decision": "reject" if scored.score > threshold else "accept",
+                "threshold": self.threshold,
+                "decision": "reject" if scored.score > self.threshold else "accept",
             }
             if with_maps:
                 file = io.BytesIO()

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from engine.config import SimpleNetConfig
 from tuning.errors import BadSpec
 
 LAYERS = (1, 2, 3, 4)  # backbone stages at strides 4, 8, 16 and 32
@@ -52,6 +53,7 @@ class StudySpec:
     )
     height: int = 256  # pixels a picture is resized to
     width: int = 256
+    epochs: int = SimpleNetConfig.epochs  # of every trial; the validation pictures are scored after each
     seed: int = 0  # of the sampler and of every trial's training
     false_reject_rate: float = 0.05  # wanted share of normal parts rejected, 0..1
 
@@ -85,6 +87,10 @@ class StudySpec:
         if not all(32 <= side <= 2048 for side in (self.height, self.width)):
             raise BadSpec(
                 f"Size {self.height}×{self.width} px: each side must lie in 32..2048. 256 suits most parts."
+            )
+        if not 1 <= self.epochs <= 1000:
+            raise BadSpec(
+                f"{self.epochs} epochs: the number must lie in 1..1000. {SimpleNetConfig.epochs} suits most parts."
             )
         if not 0 < self.false_reject_rate < 1:
             raise BadSpec(

@@ -21,9 +21,9 @@ from storage.workspace import Workspace
 from tuning import search as searching
 from tuning.champion import make_candidate
 from tuning.context import StudyContext, head_folder
-from tuning.errors import NoCompletedTrial
+from tuning.errors import NoCompletedTrial, StudyCancelled, StudyPaused
 from tuning.features import cached_features
-from tuning.lease import Lease
+from tuning.lease import Lease, WorkerStopping
 from tuning.pictures import study_pictures
 from tuning.spec import StudySpec, needs_masks
 from tuning.trial import TrialData, TrialResult, run_trial, trial_config
@@ -42,7 +42,8 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
     data = _load_features(context)
     optuna_url = workspace.settings.optuna_url
     search = searching.open_search(optuna_url, lease.study.id, context.spec)
-    searching.recover(optuna_url, search)
+    for run_id in searching.recover(optuna_url, search):
+        context.tracking.end_run(run_id, "KILLED")
     while (done := searching.counted(search.get_trials(deepcopy=False))) < context.spec.trials:
         lease.report({"trial": done + 1, "phase": "training", "epoch": 0}, at_once=True)
         _one_trial(context, data, search)
@@ -73,7 +74,9 @@ def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
     backbone = resolve_backbone(spec.backbone if spec.backbone != "auto" else settings.backbone, weights)
     stages = sorted({stage for choice in spec.layers for stage in choice})
     extractor = FeatureExtractor(backbone, stages, device, resolve_precision(settings.precision, device))
-    base = SimpleNetConfig(backbone=backbone.name, height=spec.height, width=spec.width, seed=spec.seed)
+    base = SimpleNetConfig(
+        backbone=backbone.name, height=spec.height, width=spec.width, epochs=spec.epochs, seed=spec.seed
+    )
     tracking = Tracking(settings)
     parent_run_id = lease.study.parent_run_id or _start_parent_run(lease, tracking, spec, version, extractor)
     lease.report({"backbone": f"{backbone.name} ({backbone.origin})", "device": str(device)}, at_once=True)
@@ -111,7 +114,7 @@ def _start_parent_run(
     tracking.log_params(run_id, spec.to_json())
     with lease.workspace.session() as session:
         studies.set_parent_run(
-            session, study_id=study.id, worker_id=lease.worker_id, attempt=study.attempt, run_id=run_id
+            session, study_id=study.id, worker_id=lease.worker_id, attempt=study.attempt, parent_run_id=run_id
         )
     return run_id
 
@@ -172,6 +175,10 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
         search.tell(trial, state=TrialState.FAIL)
         context.tracking.log_dict(run_id, {"traceback": traceback.format_exc()}, "error.json")
         context.tracking.end_run(run_id, "FAILED")
+    except (StudyCancelled, StudyPaused, WorkerStopping) as wish:
+        searching.put_back(context.workspace.settings.optuna_url, search, trial.number, str(wish))
+        context.tracking.end_run(run_id, "KILLED")
+        raise
     else:
         _keep(context, trial, run_id, config, result, search)
 

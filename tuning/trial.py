@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from storage.feature_cache import CachedFeatures
 from torch import Tensor
 
 from engine.calibration import Calibration, calibrate
@@ -15,6 +14,7 @@ from engine.config import SimpleNetConfig
 from engine.scoring import anomaly_maps, image_scores
 from engine.simplenet import SimpleNet
 from engine.training import Epoch, train
+from storage.feature_cache import CachedFeatures
 from storage.workspace import Workspace
 from tuning.features import patch_features
 from tuning.figures import Figures, figures, objective_value
@@ -107,7 +107,8 @@ def score_patches(
     """
     scores: list[Tensor] = []
     patches: list[Tensor] = []
-    for batch in features.split(SCORE_BATCH):
+    for start in range(0, len(features), SCORE_BATCH):
+        batch = features[start : start + SCORE_BATCH]
         patch_scores = head.patch_scores(batch.to(device).float())
         scores.append(image_scores(patch_scores, config.top_patches).cpu())
         patches.extend(patch_scores.cpu())

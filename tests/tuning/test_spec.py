@@ -1,0 +1,105 @@
+"""What a study searches: the specification and the search space made of it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuning import search as searching
+from tuning.errors import BadSpec
+from tuning.spec import LAYERS, Objective, StudySpec
+
+choices = st.lists(
+    st.sets(st.sampled_from(LAYERS), min_size=1).map(sorted).map(tuple), min_size=1, max_size=4, unique=True
+)
+
+
+@given(
+    trials=st.integers(1, 1000),
+    objective=st.sampled_from(Objective),
+    low=st.floats(1e-4, 1),
+    factor=st.floats(1, 10),
+    layers=choices,
+    depths=st.lists(st.integers(0, 8), min_size=1, unique=True),
+)
+def test_spec_survives_json(trials, objective, low, factor, layers, depths):
+    spec = StudySpec(
+        trials=trials,
+        objective=objective,
+        noise_std=(low, low * factor),
+        layers=tuple(layers),
+        adaptor_depths=tuple(depths),
+    )
+    assert StudySpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("trials", 0, "1..1000"),
+        ("objective", "accuracy", "image_auroc"),
+        ("noise_std", (0.0, 0.1), "0 < low"),
+        ("noise_std", (0.2, 0.1), "low ≤ high"),
+        ("layers", (), "at least one"),
+        ("layers", ((3, 2),), "rising"),
+        ("layers", ((2, 5),), "stages out of"),
+        ("adaptor_depths", (-1,), "0..8"),
+        ("epochs", 0, "1..1000"),
+        ("height", 16, "32..2048"),
+        ("false_reject_rate", 1.0, "between 0 and 1"),
+    ],
+)
+def test_bad_field_names_value_and_rule(field, value, rule):
+    with pytest.raises(BadSpec, match=rule):
+        StudySpec(**{field: value})
+
+
+def test_unknown_field_is_refused():
+    with pytest.raises(BadSpec, match="sigma"):
+        StudySpec.from_json({"sigma": 1})
+
+
+def test_paper_settings_are_tried_first(tmp_path: Path):
+    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, StudySpec())
+    trial = search.ask(searching.distributions(StudySpec()))
+    assert trial.params == searching.PAPER
+
+
+def test_paper_settings_outside_the_space_are_left_to_the_sampler(tmp_path: Path):
+    spec = StudySpec(noise_std=(0.1, 0.2), layers=((1, 2),), adaptor_depths=(1,))
+    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, spec)
+    trial = search.ask(searching.distributions(spec))
+    assert trial.params["adaptor_depth"] == 1
+    assert trial.params["layers"] == "1+2"
+    assert 0.1 <= trial.params["noise_std"] <= 0.2
+
+
+def test_trial_of_a_dead_worker_is_repeated_twice_and_never_counted(tmp_path: Path):
+    url, spec = f"sqlite:///{tmp_path}/optuna.db", StudySpec()
+    for death in range(4):
+        search = searching.open_search(url, 1, spec)
+        searching.recover(url, search)
+        trial = search.ask(searching.distributions(spec))
+        repeated = trial.params == searching.PAPER
+        assert repeated == (death <= searching.RETRIES)
+        assert searching.counted(search.trials) == 0
+
+
+def test_restart_does_not_enqueue_the_paper_settings_again(tmp_path: Path):
+    url, spec = f"sqlite:///{tmp_path}/optuna.db", StudySpec()
+    search = searching.open_search(url, 1, spec)
+    search.tell(search.ask(searching.distributions(spec)), 0.5)
+    again = searching.open_search(url, 1, spec)
+    assert again.ask(searching.distributions(spec)).params != searching.PAPER
+    assert searching.counted(again.trials) == 1
+
+
+def test_best_is_the_earliest_of_equals(tmp_path: Path):
+    url, spec = f"sqlite:///{tmp_path}/optuna.db", StudySpec()
+    search = searching.open_search(url, 1, spec)
+    for value in (0.5, 0.9, 0.9):
+        search.tell(search.ask(searching.distributions(spec)), value)
+    best = searching.best(search.trials)
+    assert best is not None
+    assert best.number == 1

@@ -1,0 +1,258 @@
+"""A whole study on real databases: trials, MLflow runs, champion; and everything that may go wrong on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from engine.images import decode
+from storage import datasets, models, studies
+from storage.records import ModelState, Role, StudyState, Wanted
+from storage.tracking import Tracking
+from tuning.commands import launch_study, promote, want
+from tuning.errors import BadSpec, TuningError
+from tuning.ingest import ingest_folder
+from tuning.predictor import detector, score_images
+from tuning.queries import study_trials
+from tuning.worker import run_worker
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def study_now(workspace, study_id):
+    with workspace.session() as session:
+        return studies.get_study(session, study_id)
+
+
+def test_study_ends_with_a_champion_that_mlflow_serves(workspace, parts, make_spec, run_to_end):
+    study = run_to_end(make_spec(trials=3))
+    assert study.error is None
+    assert study.state is StudyState.COMPLETED
+
+    trials = study_trials(workspace, study)
+    assert [trial.state in ("completed", "pruned") for trial in trials] == [True] * 3
+    with workspace.session() as session:
+        champion = models.champion(session, "parts")
+        readings = models.list_test_readings(session, study_id=study.id)
+        test = datasets.list_images(session, parts.id, role=Role.TEST)
+    best = max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value)
+    assert champion.trial_number == best.number
+    assert champion.figures["objective_value"] == best.value
+    assert [reading.trial_number for reading in readings] == [best.number]
+    assert champion.figures["test"]["images"] == len(test)
+
+    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
+    assert Tracking(workspace.settings).champion_version("parts") == champion.version
+    parent = client.get_run(study.parent_run_id)
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{study.parent_run_id}'"
+    )
+    assert {child.info.run_id for child in children} == {trial.run_id for trial in trials}
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+
+    mlflow.set_tracking_uri(workspace.settings.tracking_uri)
+    served = mlflow.pyfunc.load_model("models:/parts@champion")
+    pictures = pd.DataFrame({"image": [workspace.blobs.get(image.digest) for image in test]})
+    answered = served.predict(pictures, params={"maps": True})
+    cached = list(score_images(workspace, champion, test))
+    assert answered["score"].tolist() == [scored.score for scored in cached]
+    assert answered["decision"].tolist() == [scored.decision for scored in cached]
+    fresh = detector(workspace, champion).score([decode(workspace.blobs.get(test[0].digest), "first")])[0]
+    assert np.array_equal(fresh.anomaly_map, cached[0].anomaly_map)
+
+
+def test_study_never_computes_features_of_test_pictures(workspace, parts, make_spec, run_to_end):
+    run_to_end(make_spec(trials=1))
+    with workspace.session() as session:
+        test = {image.pixel_digest for image in datasets.list_images(session, parts.id, role=Role.TEST)}
+    rows = "".join(path.read_text() for path in workspace.settings.features_folder.rglob("*.json"))
+    assert rows
+    assert not any(digest in rows for digest in test)
+
+
+def test_same_seed_gives_the_same_trials(workspace, parts, make_spec, run_to_end):
+    first, second = (study_trials(workspace, run_to_end(make_spec(trials=2))) for _ in range(2))
+    assert [trial.params for trial in first] == [trial.params for trial in second]
+    assert [trial.value for trial in first] == [trial.value for trial in second]
+
+
+def test_equal_candidate_does_not_replace_the_champion(workspace, parts, make_spec, run_to_end):
+    for _ in range(2):
+        study = run_to_end(make_spec(trials=1))
+        assert study.state is StudyState.COMPLETED, study.error
+    with workspace.session() as session:
+        states = {model.version: model.state for model in models.list_models(session, "parts")}
+    assert states == {1: ModelState.CHAMPION, 2: ModelState.CANDIDATE}
+    assert Tracking(workspace.settings).champion_version("parts") == 1
+
+    promote(workspace, "parts", 2, who="tester", why="to see it")
+    assert Tracking(workspace.settings).champion_version("parts") == 2
+    with workspace.session() as session:
+        assert models.champion(session, "parts").version == 2
+        assert [promotion.who for promotion in models.list_promotions(session, "parts")].count("tester") == 1
+    with pytest.raises(TuningError, match="champion already"):
+        promote(workspace, "parts", 2, who="tester", why="again")
+    with pytest.raises(TuningError, match="no model version 7"):
+        promote(workspace, "parts", 7, who="tester", why="?")
+
+
+def test_without_labelled_defects_the_figures_are_called_synthetic(
+    workspace, make_folder, make_spec, run_to_end
+):
+    ingest_folder(workspace, make_folder(train=40, flat=True), "parts")
+    study = run_to_end(make_spec(trials=1))
+    assert study.state is StudyState.COMPLETED, study.error
+    with workspace.session() as session:
+        champion = models.champion(session, "parts")
+    assert champion.figures["validation"]["synthetic"] is True
+    assert champion.figures["test"]["synthetic"] is True
+
+
+def test_objective_on_pixels_needs_masks(workspace, make_folder, make_spec):
+    folder = make_folder(defects={"dent": 4})
+    for mask in folder.rglob("*_mask.png"):
+        mask.unlink()
+    ingest_folder(workspace, folder, "parts")
+    with pytest.raises(BadSpec, match="needs masks"):
+        launch_study(workspace, "parts", make_spec(objective="aupro"))
+
+
+def test_study_whose_trials_all_fail_is_failed_and_says_why(workspace, make_folder, make_spec, run_to_end):
+    # Masks only where no validation picture has one: every trial's objective is undefined.
+    folder = make_folder(defects={"dent": 2})
+    report = ingest_folder(workspace, folder, "probe")
+    with workspace.session() as session:
+        validation = datasets.list_images(session, report.version.id, role=Role.VALIDATION)
+    for image in validation:
+        (folder / "ground_truth" / image.name.removeprefix("test/").replace(".png", "_mask.png")).unlink(
+            missing_ok=True
+        )
+    ingest_folder(workspace, folder, "parts")
+    study = run_to_end(make_spec(objective="aupro"))
+    assert study.state is StudyState.FAILED
+    assert "None of the 2 trials completed" in study.error
+    trials = study_trials(workspace, study)
+    assert [trial.state for trial in trials] == ["failed", "failed"]
+    assert all(trial.error for trial in trials)
+    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
+    assert {client.get_run(trial.run_id).info.status for trial in trials} == {"FAILED"}
+    assert client.get_run(study.parent_run_id).info.status == "FAILED"
+    with workspace.session() as session:
+        assert models.list_models(session, "parts") == []
+
+
+def test_missing_weights_fail_the_study_with_both_ways_out(workspace, parts, make_spec, run_to_end, tmp_path):
+    weights = tmp_path / "test_resnet.safetensors"
+    weights.write_bytes(b"")
+    spec = make_spec(weights=str(weights))
+    study = launch_study(workspace, "parts", spec)
+    weights.unlink()
+    run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.FAILED
+    assert "SIMPLENET_WEIGHTS" in study.error
+    assert "hub" in study.error
+
+
+def test_launch_refuses_a_weights_file_that_is_not_there(workspace, parts, make_spec):
+    with pytest.raises(BadSpec, match=r"nowhere\.safetensors"):
+        launch_study(workspace, "parts", make_spec(weights="/nowhere.safetensors"))
+
+
+def test_cancel_stops_within_a_trial_and_leaves_nothing_running(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec(trials=100))
+    stop = threading.Event()
+    worker = threading.Thread(
+        target=run_worker, args=(workspace,), kwargs={"worker_id": "here", "stop": stop, "study_id": study.id}
+    )
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    want(workspace, study.id, Wanted.CANCEL)
+    worker.join(30)
+    assert not worker.is_alive()
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.CANCELLED
+    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
+    trials = study_trials(workspace, study)
+    assert all(trial.state in ("completed", "pruned", "failed", "queued") for trial in trials)
+    statuses = {client.get_run(trial.run_id).info.status for trial in trials if trial.run_id}
+    assert "RUNNING" not in statuses
+    assert client.get_run(study.parent_run_id).info.status == "KILLED"
+
+
+def test_paused_study_goes_on_where_it_stopped(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec(trials=3))
+    stop = threading.Event()
+    kwargs = {"worker_id": "here", "stop": stop, "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
+    want(workspace, study.id, Wanted.PAUSE)
+    worker.join(30)
+    assert study_now(workspace, study.id).state is StudyState.PAUSED
+    want(workspace, study.id, Wanted.RUN)
+    run_worker(workspace, **kwargs)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.COMPLETED, study.error
+    ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
+    assert len(ended) == 3
+
+
+def test_another_worker_resumes_after_kill_9(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec(trials=3))
+    settings = workspace.settings.model_copy(update={"lease_seconds": 3.0, "heartbeat_seconds": 1.0})
+    environment = {
+        **os.environ,
+        "SIMPLENET_HOME": str(settings.home),
+        "SIMPLENET_WEIGHTS": str(settings.weights),
+        "SIMPLENET_DEVICE": "cpu",
+        "SIMPLENET_PRECISION": "fp32",
+        "SIMPLENET_LEASE_SECONDS": "3",
+        "SIMPLENET_HEARTBEAT_SECONDS": "1",
+    }
+    doomed = subprocess.Popen([sys.executable, "-m", "dashboard.cli", "worker"], env=environment)
+    try:
+        wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
+    finally:
+        doomed.send_signal(signal.SIGKILL)
+        doomed.wait()
+    assert study_now(workspace, study.id).state is StudyState.RUNNING
+    run_worker(workspace, worker_id="other", stop=threading.Event(), study_id=study.id)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.COMPLETED, study.error
+    trials = study_trials(workspace, study)
+    ended = [trial for trial in trials if trial.state in ("completed", "pruned")]
+    assert len(ended) == 3
+    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
+    assert "RUNNING" not in {client.get_run(trial.run_id).info.status for trial in trials if trial.run_id}
+
+
+def test_worker_asked_to_end_leaves_the_study_to_others(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec(trials=100))
+    stop = threading.Event()
+    worker = threading.Thread(
+        target=run_worker, args=(workspace,), kwargs={"worker_id": "here", "stop": stop}
+    )
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    stop.set()
+    worker.join(30)
+    assert not worker.is_alive()
+    study = study_now(workspace, study.id)
+    assert study.worker_id is None
+    assert not study.state.finished
+    with workspace.session() as session:
+        assert studies.claim(session, worker_id="other", now=study.created_at, lease_seconds=60) is not None
