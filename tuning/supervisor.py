@@ -26,6 +26,7 @@ from typing import IO
 from storage.settings import Settings
 from storage.workspace import Workspace
 from tuning.errors import SupervisorError
+from tuning.queries import worker_alive
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ PROBE_SECONDS = 2.0  # between two health checks of a process
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)  # waits before restarts, the last one for ever
 STEADY_SECONDS = 60.0  # after so long up, the next death counts as the first again
 STATE_FILE = "supervisor.json"
+SIMPLENET = (sys.executable, "-m", "dashboard.cli")  # the command line, in this very environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +203,6 @@ def installation(settings: Settings, *, demo: bool) -> list[ProcessSpec]:
         "SIMPLENET_DASHBOARD_PORT": str(settings.dashboard_port),
         "PYTHONUNBUFFERED": "1",
     }
-    simplenet = (sys.executable, "-m", "dashboard.cli")
     specs = [
         ProcessSpec(
             name="MLflow server",
@@ -212,26 +213,42 @@ def installation(settings: Settings, *, demo: bool) -> list[ProcessSpec]:
         ),
         ProcessSpec(
             name="dashboard",
-            command=(*simplenet, "dashboard"),
+            command=(*SIMPLENET, "dashboard"),
             environment=environment,
             address=settings.dashboard_url,
             health_url=f"http://{_loopback(settings.host)}:{settings.dashboard_port}/_stcore/health",
         ),
     ]
     specs += [
-        ProcessSpec(name=f"worker {number}", command=(*simplenet, "worker"), environment=environment)
+        ProcessSpec(name=f"worker {number}", command=(*SIMPLENET, "worker"), environment=environment)
         for number in range(1, settings.workers + 1)
     ]
     if demo:
         specs.append(
             ProcessSpec(
                 name="demo",
-                command=(*simplenet, "demo", "--if-empty"),
+                command=(*SIMPLENET, "demo", "--if-empty"),
                 environment=environment,
                 restart=False,
             )
         )
     return specs
+
+
+def ensure_worker(workspace: Workspace, study_id: int) -> None:
+    """Start a worker for one study if no worker is alive; it goes on when the caller ends, and ends with the study."""
+    if worker_alive(workspace):
+        return
+    log = workspace.settings.logs_folder / f"worker-of-study-{study_id}.log"
+    with log.open("ab") as file:
+        subprocess.Popen(
+            (*SIMPLENET, "worker", "--study", str(study_id)),
+            env={**os.environ, "SIMPLENET_HOME": str(workspace.settings.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def mlflow_command(settings: Settings) -> list[str]:
