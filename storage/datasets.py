@@ -36,8 +36,7 @@ def check_dataset_name(name: str) -> None:
     """Refuse a name that breaks the rule, before any work is done for it.
 
     Raises:
-        BadDatasetName: it isn't 1 to 63 lowercase letters, digits and hyphens, beginning with a letter or a
-        digit.
+        BadDatasetName: it isn't 1 to 63 lowercase letters, digits and hyphens, beginning with a letter or digit.
     """
     if not _NAME.fullmatch(name):
         suggestion = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
@@ -211,8 +210,7 @@ def get_image(session: Session, image_id: int) -> ImageRecord:
 
 def lock_dataset(session: Session, dataset_id: int) -> None:
     """Make other sessions that want the same lock wait until this one ends."""
-    # A write that changes nothing: on PostgreSQL it locks the row, on SQLite the database (which has no FOR
-    # UPDATE).
+    # A write that changes nothing: on PostgreSQL it locks the row, on SQLite, which has no FOR UPDATE, the database.
     session.execute(update(DatasetRow).where(DatasetRow.id == dataset_id).values(name=DatasetRow.name))
 
 

@@ -3,8 +3,7 @@
 An entry is a folder with one `.npy` file per stage and `index.json`, which names the rows and what the entry was
 computed from. It is written under a temporary name and renamed, so that it is there whole or not at all; it never
 changes after. Several processes on one machine, or on a shared folder, may read and write at once. Everything here
-can be computed
-again: a damaged entry counts as absent, and the folder may be deleted while nothing runs.
+can be computed again: a damaged entry counts as absent, and the folder may be deleted while nothing runs.
 """
 
 import errno
@@ -121,8 +120,7 @@ class FeatureCache:
             shapes: (C, h, w) by stage.
             batches: in the order of the rows, per stage (b, C, h, w) of any float dtype.
         Raises:
-            FeatureCacheError: the batches don't fit rows and shapes, hold what isn't finite in fp16, or the disk is
-                full.
+            FeatureCacheError: the batches don't fit rows and shapes or aren't finite in fp16, or the disk is full.
         """
         _check_announced(rows, shapes)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -317,7 +315,7 @@ def _rows_of(batch: Mapping[int, NDArray[np.floating[Any]]], shapes: Mapping[int
 def _as_half(values: NDArray[np.floating[Any]], stage: int, names: Sequence[str]) -> NDArray[np.float16]:
     with np.errstate(over="ignore"):  # an overflow is looked for below
         half = values.astype(_HALF)
-    finite = np.isfinite(half).reshape(len(names), -1).all(axis=1)
+    finite = np.isfinite(half).all(axis=(1, 2, 3))
     if not finite.all():
         row = int(np.flatnonzero(~finite)[0])
         if np.isfinite(values[row]).all():

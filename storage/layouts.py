@@ -13,9 +13,8 @@ from storage.errors import UnknownLayout
 from storage.records import Label
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})  # in any case
-NORMAL_FOLDERS = frozenset(
-    {"good", "normal", "ok"}
-)  # MVTec says good; others read as a defect type would be a disaster
+# MVTec says good; the others must not be taken for defect types.
+NORMAL_FOLDERS = frozenset({"good", "normal", "ok"})
 MASK_SUFFIX = "_mask"  # ground_truth/scratch/007_mask.png belongs to test/scratch/007.png
 NAMES_IN_A_NOTE = 10
 
@@ -43,9 +42,7 @@ class Layout:
 
     kind: Literal["mvtec", "flat"]
     entries: tuple[Entry, ...]  # by name
-    notes: tuple[
-        str, ...
-    ]  # sentences: what was left out, which masks have no picture, which pictures no mask
+    notes: tuple[str, ...]  # sentences: what was left out, masks without picture, pictures without mask
 
     @property
     def source_split(self) -> bool:

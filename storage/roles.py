@@ -25,9 +25,8 @@ class RoleInput:
     """What decides the role of an image."""
 
     pixel_digest: str  # SHA-256 (hex) of shape and pixels
-    split: (
-        Literal["train", "test"] | None
-    )  # what the source says the image is for; None where it says nothing
+    # What the source says the image is for; None where it says nothing.
+    split: Literal["train", "test"] | None
     label: Label
     defect_type: str | None
 

@@ -71,6 +71,13 @@ def test_what_is_written_comes_back_by_row_and_stage(cache: FeatureCache, dtype:
             np.testing.assert_array_equal(entry.stage(stage), whole[stage])
 
 
+def test_empty_batch_changes_nothing(cache: FeatureCache) -> None:
+    whole = features()
+    nothing = {stage: values[:0] for stage, values in whole.items()}
+    written = write(cache, batches=[nothing, whole, nothing])
+    np.testing.assert_array_equal(written.stage(2), whole[2])
+
+
 def test_features_are_read_only_and_not_in_memory(cache: FeatureCache) -> None:
     values = write(cache).stage(2)
     assert isinstance(values, np.memmap)
