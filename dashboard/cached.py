@@ -36,7 +36,7 @@ def pixels(digest: str, name: str) -> RGB:
     return decode(workspace().blobs.get(digest), name)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
+@st.cache_data(max_entries=256, show_spinner="Asking MLflow where the runs are …")
 def experiment_url(dataset_name: str) -> str:
     """Address of a dataset's runs in the MLflow UI; append '/' and a run's id for one run."""
     return queries.experiment_url(workspace(), dataset_name)

@@ -25,7 +25,7 @@ TRUTH = "#e6007e"  # outline of the ground truth: in no part of the heatmap's sc
 STATE_COLOURS = {
     "queued": "#6b7280",
     "running": "#2563c9",
-    "paused": "#a86a00",
+    "paused": "#9c6200",
     "completed": "#1f7a4d",
     "failed": "#b3261e",
     "cancelled": "#6b7280",  # drawn as an outline

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from storage.settings import Settings
     from storage.workspace import Workspace
 
 P = ParamSpec("P")
@@ -66,6 +67,13 @@ def open_workspace() -> "Workspace":
     from storage.workspace import open_workspace
 
     return open_workspace()
+
+
+def read_settings() -> "Settings":
+    """The settings, without opening an installation."""
+    from storage.settings import Settings
+
+    return Settings()
 
 
 def say(message: str) -> None:

@@ -67,6 +67,10 @@ def study(
             metavar="PIXELS", help='Side that pictures are resized to, or "HEIGHTxWIDTH". Default: 256.'
         ),
     ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="EPOCHS", help="Length of every trial. Default: the engine's."),
+    ] = None,
     false_reject_rate: Annotated[
         float | None,
         typer.Option(metavar="RATE", help="Wanted share of normal parts rejected. Default: 0.05."),
@@ -93,11 +97,13 @@ def study(
     if noise_std is not None:
         fields["noise_std"] = noise_std
     if layers:
-        fields["layers"] = tuple(_numbers(choice, "--layers") for choice in layers)
+        fields["layers"] = tuple(numbers(choice, "--layers") for choice in layers)
     if adaptor_depths is not None:
-        fields["adaptor_depths"] = _numbers(adaptor_depths, "--adaptor-depths")
+        fields["adaptor_depths"] = numbers(adaptor_depths, "--adaptor-depths")
     if size is not None:
         fields["height"], fields["width"] = _size(size)
+    if epochs is not None:
+        fields["epochs"] = epochs
     if false_reject_rate is not None:
         fields["false_reject_rate"] = false_reject_rate
     if backbone is not None:
@@ -153,7 +159,6 @@ def cancel(study_id: StudyId, as_json: AsJson = False) -> None:
 def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -> None:
     from tuning.commands import launch_study
     from tuning.spec import StudySpec
-    from tuning.supervisor import ensure_worker
 
     workspace = reporting.open_workspace()
     launched = launch_study(workspace, name, StudySpec(**fields))
@@ -165,6 +170,8 @@ def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -
             launched, as_json=as_json, text=f"Study {launched.id} of '{name}' waits for a worker. {hint}"
         )
         return
+    from tuning.supervisor import ensure_worker
+
     ensure_worker(workspace, launched.id)
     try:
         ended = _follow(workspace, launched)
@@ -284,6 +291,16 @@ def _want(study_id: int, wanted: str, *, as_json: bool) -> None:
     reporting.answer(study, as_json=as_json, text=f"Study {study.id} of '{study.dataset_name}' {state}.")
 
 
+def _dashboard_url(workspace: "Workspace") -> str:
+    """Where the dashboard is, or would be: the supervisor may have had to choose another port."""
+    from tuning import supervisor
+
+    addresses = [
+        status.address for status in supervisor.running(workspace.settings) if status.name == "dashboard"
+    ]
+    return next((address for address in addresses if address), workspace.settings.dashboard_url)
+
+
 def _trial_of(study: "Study") -> str:
     return f"{study.progress.get('trial', 0)} of {study.spec['trials']}"
 
@@ -293,7 +310,12 @@ def _best_of(study: "Study") -> str:
     return "–" if best is None else f"{best:.3f}"
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers between commas: '2,3' → (2, 3).
+
+    Raises:
+        BadOption: it is something else.
+    """
     try:
         return tuple(int(part) for part in text.replace("+", ",").split(","))
     except ValueError:

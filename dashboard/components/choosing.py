@@ -1,6 +1,7 @@
 """Choosing a dataset on a page; the address of the page holds the choice, so that it can be reloaded and sent."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 
@@ -10,20 +11,23 @@ from storage import datasets
 REMEMBERED = "chosen dataset"  # in the session: the default of the pages that come after
 
 
-def dataset(names: Sequence[str], *, clears: Sequence[str] = ()) -> str:
+def dataset(
+    names: Sequence[str], *, clears: Sequence[str] = (), width: int | Literal["stretch"] = 280
+) -> str:
     """A select box of datasets; answers the chosen name.
 
     Args:
         names: at least one.
         clears: parameters of the address that mean nothing for another dataset.
+        width: of the box, pixels.
     Raises:
         DatasetNotFound: the address names an unknown dataset.
     """
-    wanted = st.query_params.get("dataset") or st.session_state.get(REMEMBERED)
+    wanted = str(st.query_params.get("dataset") or st.session_state.get(REMEMBERED))
     if wanted not in names:
         if "dataset" in st.query_params:
             with workspace().session() as session:
-                datasets.get_dataset(session, str(wanted))  # its message names the nearest one
+                datasets.get_dataset(session, wanted)  # its message names the nearest one
         wanted = names[0]
     # A key per value: after a link to another dataset the box must not remember the former choice.
     key = f"dataset={wanted}"
@@ -40,6 +44,7 @@ def dataset(names: Sequence[str], *, clears: Sequence[str] = ()) -> str:
         key=key,
         on_change=changed,
         label_visibility="collapsed",
+        width=width,
     )
     st.session_state[REMEMBERED] = chosen
     if st.query_params.get("dataset") != chosen:

@@ -4,6 +4,7 @@ from html import escape
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import theme
 
@@ -37,6 +38,13 @@ def note(text: str, *, title: str = "") -> str:
     """HTML of a neutral badge, such as "synthetic validation"; `title` explains it under the pointer."""
     style = f"--chip:{theme.MUTED}"
     return f'<span class="sn-chip sn-outline" style="{style}" title="{escape(title)}">{escape(text)}</span>'
+
+
+def top(title: str) -> DeltaGenerator:
+    """Draw the page's title; answers the row to its right, for a choice and a button."""
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    row.title(title, width="stretch")
+    return row
 
 
 def line(*parts: str) -> None:

@@ -71,6 +71,7 @@ def show(version: DatasetVersion) -> StudySpec | None:
         weights=more.weights,
         height=more.height,
         width=more.width,
+        epochs=more.epochs,
         seed=more.seed,
         false_reject_rate=more.false_reject_rate,
     )
@@ -83,6 +84,7 @@ class _More:
     height: int
     width: int
     false_reject_rate: float
+    epochs: int
     seed: int
     backbone: str
     weights: str | None
@@ -97,6 +99,7 @@ def _more_options() -> _More:
             "Wanted false rejects, %", 0.1, 50.0, 100 * DEFAULTS.false_reject_rate, step=0.5,
             help="Share of normal parts that may be rejected; the threshold is set for it on the calibration pictures.",
         )  # fmt: skip
+        epochs = left.number_input("Epochs of a trial", 1, 1000, DEFAULTS.epochs)
         seed = right.number_input("Seed", 0, 2**31 - 1, DEFAULTS.seed)
         backbone = left.text_input(
             "Backbone", "auto", help="As timm names it; “auto” takes the installation's setting."
@@ -108,6 +111,7 @@ def _more_options() -> _More:
         height=int(height),
         width=int(width),
         false_reject_rate=rate / 100,
+        epochs=int(epochs),
         seed=int(seed),
         backbone=backbone.strip() or "auto",
         weights=weights.strip() or None,

@@ -27,14 +27,13 @@ def show() -> None:
     if not names:
         _empty()
         return
-    title, picker, action = st.columns([3, 2, 1], vertical_alignment="bottom")
-    title.title("Datasets")
-    with picker:
+    row = look.top("Datasets")
+    with row:
         name = choosing.dataset(names, clears=["image"])
     with workspace().session() as session:
         version = datasets.latest_version(session, name)
-    with action:
-        if st.button("New study", type="primary", icon=":material/add:", width="stretch"):
+    with row:
+        if st.button("New study", type="primary", icon=":material/add:"):
             st.switch_page(STUDIES, query_params={"dataset": name, "new": "1"})
     _header(version)
     images = cached.images(version.id)
@@ -61,7 +60,7 @@ def _header(version: DatasetVersion) -> None:
         f'<span class="sn-muted">{plural(version.count(), "picture")} from {escape(version.source)}, {source}, '
         f"{moment(version.created_at)}</span>",
     )
-    grid = st.grid(4, min_column_width=165)
+    grid = st.grid(4, min_column_width=140, border=True)
     meanings = {
         Role.TRAIN: "the model is fitted on these",
         Role.CALIBRATION: "set threshold and colour scale",
@@ -70,7 +69,7 @@ def _header(version: DatasetVersion) -> None:
     }
     for role, meaning in meanings.items():
         normal, anomalous = (version.count(role=role, label=label) for label in Label)
-        with grid.cell(border=True):
+        with grid.cell():
             st.html(
                 f'<div class="sn-muted">{role.value.capitalize()}</div><div class="sn-big">{normal + anomalous:,}</div>'
                 f'<div class="sn-muted">{normal:,} normal, {anomalous:,} anomalous<br>{meaning}</div>'
@@ -148,6 +147,10 @@ def _tile(image: ImageRecord) -> Tile:
     )
 
 
+def _close() -> None:
+    del st.query_params["image"]
+
+
 def _picture(images: Sequence[ImageRecord], image_id: str) -> None:
     """One picture large, with the outline of its ground truth."""
     image = next((image for image in images if str(image.id) == image_id), None)
@@ -179,7 +182,7 @@ def _picture(images: Sequence[ImageRecord], image_id: str) -> None:
                     ("Ground truth", truth),
                 ]
             )
-            st.button("Close", on_click=lambda: st.query_params.pop("image"), icon=":material/close:")
+            st.button("Close", on_click=_close, icon=":material/close:")
 
 
 if __name__ == "__main__":

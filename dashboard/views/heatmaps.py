@@ -32,9 +32,7 @@ def show() -> None:
         choosing.none_yet("No heatmaps yet", "They come with a dataset and its first study.")
         st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
         return
-    title, picker = st.columns([3, 2], vertical_alignment="bottom")
-    title.title("Heatmaps")
-    with picker:
+    with look.top("Heatmaps"):
         name = choosing.dataset(_with_champions_first(names, champions), clears=["image", "type"])
     model = champions.get(name)
     if model is None:

@@ -55,9 +55,11 @@ def _start_demo() -> None:
     from tuning.commands import start_demo
 
     bar = st.progress(0.0, "Drawing the demo pictures")
-    study = start_demo(
-        workspace(), progress=lambda done, total, what: bar.progress(done / max(total, 1), what.capitalize())
-    )
+
+    def progress(done: int, total: int, what: str) -> None:
+        bar.progress(done / max(total, 1), what[:1].upper() + what[1:])
+
+    study = start_demo(workspace(), progress=progress)
     if study is not None:
         st.switch_page(STUDIES, query_params={"dataset": study.dataset_name, "study": str(study.id)})
     st.rerun()
@@ -67,9 +69,9 @@ def _start_demo() -> None:
 def _cards() -> None:
     cards = overview.cards(workspace())
     _attention(overview.attention(cards, worker_alive=queries.worker_alive(workspace())))
-    grid = st.grid(min_column_width=330)
+    grid = st.grid(min_column_width=330, border=True)
     for card in cards:
-        with grid.cell(border=True):
+        with grid.cell():
             _card(card)
 
 

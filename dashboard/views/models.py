@@ -28,9 +28,7 @@ def show() -> None:
         choosing.none_yet("No model yet", "Models come with a dataset and its first study.")
         st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
         return
-    title, picker = st.columns([3, 2], vertical_alignment="bottom")
-    title.title("Models")
-    with picker:
+    with look.top("Models"):
         name = choosing.dataset(names)
     with workspace().session() as session:
         found = sorted(models.list_models(session, name), key=lambda model: model.version, reverse=True)

@@ -6,6 +6,7 @@ from html import escape
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import cached, charts, following, incidents, wording
 from dashboard.components import choosing, look, study_form
@@ -39,10 +40,8 @@ def _all() -> None:
         choosing.none_yet("No study yet", "A study needs a dataset first.")
         st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
         return
-    title, action = st.columns([5, 1], vertical_alignment="bottom")
-    title.title("Studies")
-    with action:
-        if st.button("New study", type="primary", icon=":material/add:", width="stretch"):
+    with look.top("Studies"):
+        if st.button("New study", type="primary", icon=":material/add:"):
             st.switch_page(STUDIES, query_params={"new": "1"})
     if not found:
         choosing.none_yet(
@@ -89,12 +88,14 @@ def _new() -> None:
     st.title("New study")
     left, right = st.columns([3, 2], gap="large")
     with left:
-        name = choosing.dataset(names)
+        name = choosing.dataset(names, width="stretch")
         with workspace().session() as session:
             version = datasets.latest_version(session, name)
-        spec = study_form.show(version)
+        form = st.container()
     with right:
         study_form.explain(version)
+    with form:
+        spec = study_form.show(version)
     if spec is not None:
         study = commands.launch_study(workspace(), name, spec)
         st.switch_page(STUDIES, query_params={"dataset": name, "study": str(study.id)})
@@ -120,23 +121,22 @@ def _progress(study_id: int, live: bool) -> None:
     if live and study.state.finished:
         st.rerun()  # once more as a whole: nothing moves any more, and the candidate is there
     trials = queries.study_trials(workspace(), study)
-    _header(study)
+    link = _header(study)
     _objective(study, trials)
     _outcome(study)
+    # Last, because the first question to MLflow takes seconds.
+    url = _runs_url(study)
+    if url and study.parent_run_id:
+        link.link_button("MLflow", f"{url}/{study.parent_run_id}", icon=":material/open_in_new:")
     if trials:
-        _trial_table(study, trials)
+        _trial_table(study, trials, url)
 
 
-def _header(study: Study) -> None:
-    title, actions = st.columns([3, 2], vertical_alignment="bottom")
-    with title:
-        st.header(study.name)
-    with actions, st.container(horizontal=True, horizontal_alignment="right"):
+def _header(study: Study) -> DeltaGenerator:
+    """Name, buttons, state and progress; answers the place for the link to MLflow."""
+    with look.top(study.name):
         _steer(study)
-        if study.parent_run_id is not None:
-            url = _runs_url(study)
-            if url:
-                st.link_button("MLflow", f"{url}/{study.parent_run_id}", icon=":material/open_in_new:")
+        link = st.empty()
     version = cached.version(study.dataset_version_id)
     badges = [look.state(study.state.value), look.note(f"{study.dataset_name} · version {version.number}")]
     if not version.has_defects:
@@ -159,6 +159,7 @@ def _header(study: Study) -> None:
             "No worker is running, so nobody takes this study. Start one: `simplenet worker`",
             icon=":material/hourglass:",
         )
+    return link
 
 
 def _steer(study: Study) -> None:
@@ -242,8 +243,7 @@ def _model(model: Model) -> None:
             st.page_link(MODELS, label="Model", icon=":material/workspace_premium:", query_params=of_dataset)
 
 
-def _trial_table(study: Study, trials: Sequence[TrialRecord]) -> None:
-    url = _runs_url(study)
+def _trial_table(study: Study, trials: Sequence[TrialRecord], url: str | None) -> None:
     rows = pd.DataFrame(
         {
             "trial": [trial.number + 1 for trial in trials],

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -20,11 +21,8 @@ LIVE_SECONDS = 5.0
 
 def show() -> None:
     """Draw the page."""
-    title, link = st.columns([5, 1], vertical_alignment="bottom")
-    title.title("System")
-    link.link_button(
-        "MLflow", workspace().settings.mlflow_url, icon=":material/open_in_new:", width="stretch"
-    )
+    with look.top("System"):
+        st.link_button("MLflow", workspace().settings.mlflow_url, icon=":material/open_in_new:")
     st.fragment(_running, run_every=LIVE_SECONDS)()
     left, right = st.columns(2, gap="large")
     with left:
@@ -33,7 +31,7 @@ def show() -> None:
     with right:
         st.subheader("Versions")
         look.facts(list(installed().items()))
-        st.caption(f"Home: {workspace().settings.home}")
+        st.caption(f"Home: {workspace().settings.home}; logs: {workspace().settings.logs_folder}")
 
 
 @incidents.guarded
@@ -60,13 +58,13 @@ def _processes() -> None:
         {
             "process": status.name,
             "state": status.state,
-            "address": status.address,
-            "log": status.log,
+            "address": status.address or "",
+            "log": Path(status.log).name,
             "detail": status.detail,
         }
         for status in statuses
     ]
-    config = {"address": st.column_config.LinkColumn(), "log": st.column_config.TextColumn(width="small")}
+    config = {"address": st.column_config.LinkColumn()}
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=config)
 
 

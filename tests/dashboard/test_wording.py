@@ -37,7 +37,9 @@ def test_figure_comes_with_its_interval() -> None:
     assert wording.with_interval(None, None) == "–"
 
 
-@pytest.mark.parametrize(("ago", "text"), [(1, "just now"), (60, "60 s ago"), (7200, "2 h 0 min ago"), (4e5, "5 days ago")])
+@pytest.mark.parametrize(
+    ("ago", "text"), [(1, "just now"), (60, "60 s ago"), (7200, "2 h 0 min ago"), (4e5, "5 days ago")]
+)
 def test_ago(ago: float, text: str) -> None:
     assert wording.ago(NOW - timedelta(seconds=ago), NOW) == text
 

@@ -1,0 +1,276 @@
+"""The command line: fast to start, pure JSON on stdout, one line per error, exit codes that mean something."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import Result
+
+from dashboard.commands import models as model_commands
+from dashboard.commands import studies as study_commands
+from dashboard.commands.reporting import ExitCode
+from storage.records import Role
+from tuning.spec import Objective
+
+Simplenet = Callable[..., Result]
+
+
+def _json(result: Result) -> object:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def _refused(result: Result, code: ExitCode = ExitCode.ERROR) -> str:
+    """The one line on stderr that says why."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_help_starts_without_heavy_libraries() -> None:
+    script = "import sys, dashboard.cli; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["torch", "mlflow", "streamlit", "optuna", "sqlalchemy", "plotly", "pandas", "timm", "rich"]
+    out = subprocess.run([sys.executable, "-c", script, *heavy], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_help_answers_within_a_second() -> None:
+    fastest = 9.0
+    for _ in range(3):  # the machine may be busy with something else
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", "dashboard.cli", "--help"], capture_output=True, check=True)
+        fastest = min(fastest, time.monotonic() - started)
+    assert fastest < 1.0
+
+
+def test_choices_are_those_of_the_library() -> None:
+    assert [item.value for item in study_commands.Objective] == [item.value for item in Objective]
+    assert {item.value for item in model_commands.RoleName} == {item.value for item in Role}
+
+
+def test_ingest_tells_counts_and_the_next_step(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    result = simplenet("ingest", make_folder(defects={"scratch": 4}), "--name", "parts")
+    assert result.exit_code == 0
+    assert "Dataset 'parts', version 1: 36 pictures" in result.stdout
+    assert "simplenet study parts" in result.stdout
+
+
+def test_json_of_ingest_and_datasets_is_one_document(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    report = _json(simplenet("ingest", make_folder(), "--name", "parts", "--json"))
+    assert isinstance(report, dict)
+    assert report["version"]["dataset_name"] == "parts"
+    listed = _json(simplenet("datasets", "--json"))
+    assert isinstance(listed, list)
+    assert listed[0]["latest"]["counts"]["train"]["normal"] > 0
+
+
+def test_unusable_picture_is_listed_on_stderr(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder()
+    (folder / "train" / "good" / "broken.png").write_bytes(b"no picture")
+    result = simplenet("ingest", folder, "--name", "parts", "--json")
+    assert "left out: train/good/broken.png" in result.stderr
+    assert _json(result)
+
+
+def test_empty_lists_are_no_error(simplenet: Simplenet, home: Path) -> None:
+    for command in ("datasets", "studies", "models"):
+        assert _json(simplenet(command, "--json")) == []
+        assert "simplenet" in simplenet(command).stdout
+
+
+def test_home_option_chooses_the_installation(simplenet: Simplenet, home: Path, tmp_path: Path) -> None:
+    assert simplenet("--home", tmp_path / "other", "datasets").exit_code == 0
+    assert (tmp_path / "other" / "app.db").exists()
+    assert not home.exists()
+
+
+def test_folder_without_pictures_is_refused(simplenet: Simplenet, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    assert str(tmp_path / "nothing") in _refused(simplenet("ingest", tmp_path / "nothing", "--name", "parts"))
+
+
+def test_bad_name_is_refused(simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]) -> None:
+    assert "My Parts" in _refused(simplenet("ingest", make_folder(), "--name", "My Parts"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("study", "plats"),
+        ("heatmaps", "plats", "--out", "x"),
+        ("models", "plats"),
+        ("studies", "--dataset", "plats"),
+        ("promote", "plats", "1", "--why", "better"),
+        ("pause", "77"),
+        ("resume", "77"),
+        ("cancel", "77"),
+    ],
+)
+def test_what_does_not_exist_has_its_own_exit_code(
+    simplenet: Simplenet, home: Path, arguments: tuple[str, ...]
+) -> None:
+    message = _refused(simplenet(*arguments), ExitCode.NOTHING)
+    assert "plats" in message or "77" in message
+
+
+def test_dataset_without_champion_has_no_heatmaps(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    simplenet("ingest", make_folder(defects={"scratch": 4}), "--name", "parts")
+    message = _refused(simplenet("heatmaps", "parts", "--out", tmp_path / "out"), ExitCode.NOTHING)
+    assert "simplenet study parts" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--layers", "two"),
+        ("--layers", "3,2"),
+        ("--adaptor-depths", "a"),
+        ("--size", "1x2x3"),
+        ("--size", "5"),
+    ],
+)
+def test_bad_option_is_refused(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], option: str, value: str
+) -> None:
+    simplenet("ingest", make_folder(defects={"scratch": 4}), "--name", "parts")
+    _refused(simplenet("study", "parts", option, value, "--detach"))
+    assert _json(simplenet("studies", "--json")) == []
+
+
+def test_missing_argument_is_a_usage_error(simplenet: Simplenet, home: Path) -> None:
+    assert simplenet("ingest").exit_code == ExitCode.USAGE
+    assert simplenet("score", "parts", "no-such-file.png").exit_code == ExitCode.USAGE
+
+
+def test_detached_study_waits_with_what_was_asked_for(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    simplenet("ingest", make_folder(defects={"scratch": 4}), "--name", "parts")
+    options = [
+        "--trials",
+        3,
+        "--noise-std",
+        0.01,
+        0.2,
+        "--layers",
+        "2",
+        "--layers",
+        "2,3",
+        "--adaptor-depths",
+        "0,1",
+    ]
+    more = ["--size", "64x96", "--objective", "aupro", "--false-reject-rate", 0.1, "--seed", 5]
+    study = _json(simplenet("study", "parts", *options, *more, "--detach", "--json"))
+    assert isinstance(study, dict)
+    assert study["state"] == "queued"
+    spec = study["spec"]
+    assert (spec["trials"], spec["noise_std"], spec["adaptor_depths"]) == (3, [0.01, 0.2], [0, 1])
+    assert spec["layers"] == [[2], [2, 3]]
+    assert (spec["height"], spec["width"], spec["objective"], spec["seed"]) == (64, 96, "aupro", 5)
+    assert spec["false_reject_rate"] == 0.1
+
+
+def test_pause_resume_and_cancel_a_waiting_study(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    simplenet("ingest", make_folder(defects={"scratch": 4}), "--name", "parts")
+    simplenet("study", "parts", "--detach")
+    assert simplenet("pause", 1).exit_code == 0
+    assert simplenet("resume", 1).exit_code == 0
+    cancelled = _json(simplenet("cancel", 1, "--json"))
+    assert isinstance(cancelled, dict)
+    assert cancelled["state"] == "cancelled"
+    _refused(simplenet("resume", 1))
+
+
+def test_heatmaps_sort_by_score_and_are_indexed(
+    simplenet: Simplenet, studied_home: Path, tmp_path: Path
+) -> None:
+    answer = _json(simplenet("heatmaps", "parts", "--out", tmp_path / "out", "--json"))
+    assert isinstance(answer, dict)
+    with (tmp_path / "out" / "index.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    files = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert [row["file"] for row in rows] == files == [row["file"] for row in answer["pictures"]]
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert {row["decision"] for row in rows} <= {"accept", "reject"}
+    assert all(
+        (float(row["score"]) > float(row["threshold"])) == (row["decision"] == "reject") for row in rows
+    )
+    with Image.open(tmp_path / "out" / files[0]) as picture:
+        assert picture.size == (64, 64)
+
+
+def test_heatmaps_sort_by_name_when_asked(simplenet: Simplenet, studied_home: Path, tmp_path: Path) -> None:
+    options = ["--role", "validation", "--sort-by", "name", "--out", tmp_path, "--json"]
+    answer = _json(simplenet("heatmaps", "parts", *options))
+    assert isinstance(answer, dict)
+    names = [row["image"] for row in answer["pictures"]]
+    assert names == sorted(names)
+
+
+def test_score_of_a_file_is_that_of_the_dataset(
+    simplenet: Simplenet, studied_home: Path, tmp_path: Path
+) -> None:
+    from storage.settings import Settings
+    from storage.workspace import open_workspace
+
+    answer = _json(simplenet("heatmaps", "parts", "--out", tmp_path / "maps", "--json"))
+    assert isinstance(answer, dict)
+    row = answer["pictures"][0]
+    workspace = open_workspace(Settings())
+    with workspace.session() as session:
+        from storage import datasets
+
+        version = datasets.latest_version(session, "parts")
+        digest = next(i.digest for i in datasets.list_images(session, version.id) if i.name == row["image"])
+    file = tmp_path / "part.png"
+    file.write_bytes(workspace.blobs.get(digest))
+    workspace.close()
+    scored = _json(simplenet("score", "parts", file, "--out", tmp_path / "out", "--json"))
+    assert isinstance(scored, list)
+    assert scored[0]["score"] == pytest.approx(row["score"], rel=1e-4)
+    assert scored[0]["decision"] == row["decision"]
+    assert Path(scored[0]["heatmap"]).is_file()
+
+
+def test_score_refuses_what_is_no_picture(simplenet: Simplenet, studied_home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "notes.png"
+    file.write_text("no picture")
+    assert "notes.png" in _refused(simplenet("score", "parts", file))
+
+
+def test_models_tell_the_figure_with_its_interval(simplenet: Simplenet, studied_home: Path) -> None:
+    text = simplenet("models", "parts").stdout
+    assert "champion" in text
+    assert "sealed test pictures" in text
+    listed = _json(simplenet("models", "parts", "--json"))
+    assert isinstance(listed, list)
+    assert listed[0]["state"] == "champion"
+
+
+def test_promoting_the_champion_again_is_refused(simplenet: Simplenet, studied_home: Path) -> None:
+    assert "champion already" in _refused(simplenet("promote", "parts", 1, "--why", "because"))
+
+
+def test_version_names_what_it_stands_on(simplenet: Simplenet) -> None:
+    lines = simplenet("version").stdout.splitlines()
+    assert {"simplenet-automl", "torch", "mlflow", "python"} <= {line.split()[0] for line in lines}

@@ -1,0 +1,35 @@
+"""Every command, option and exit code stands in docs/cli.md."""
+
+import re
+from pathlib import Path
+
+from typer.main import get_command
+
+from dashboard.cli import app
+from dashboard.commands.reference import BEGIN, updated
+from dashboard.commands.reporting import ExitCode
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def test_reference_is_up_to_date() -> None:
+    written = DOCUMENT.read_text(encoding="utf-8")
+    assert written == updated(written), "run: python -m dashboard.commands.reference docs/cli.md"
+
+
+def test_every_command_and_option_is_explained() -> None:
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert command.help, f"command {name} has no help text"
+        for parameter in command.params:
+            assert parameter.help, f"{name}: {parameter.name} has no help text"
+
+
+def test_every_exit_code_is_documented() -> None:
+    listed = {
+        int(code) for code in re.findall(r"^\| (\d+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert listed == set(ExitCode)
+
+
+def test_a_document_without_reference_gets_one() -> None:
+    assert updated("# Title\n").startswith(f"# Title\n\n{BEGIN}\n")
