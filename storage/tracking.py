@@ -178,7 +178,7 @@ class Tracking:
             except MlflowException:
                 self.client.create_registered_model(dataset_name)
             version = self.client.create_model_version(
-                dataset_name, model_uri, run_id=run_id, tags=dict(tags)
+                dataset_name, model_uri, run_id=run_id, tags=dict(tags), model_id=model_uri.rpartition("/")[2]
             )
             return int(version.version)
 

@@ -1,0 +1,72 @@
+"""A study that reports to an MLflow server over HTTP, as where several machines share one."""
+
+import os
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from storage import datasets, models, studies
+from storage.records import Role, StudyState
+from storage.tracking import Tracking
+from storage.workspace import Workspace
+from tuning.commands import launch_study
+from tuning.ingest import ingest_folder
+from tuning.predictor import score_images
+from tuning.supervisor import mlflow_command, mlflow_environment
+from tuning.worker import run_worker
+
+START_SECONDS = 90.0
+
+
+@pytest.fixture
+def served_workspace(workspace, free_port):
+    """The workspace with its own MLflow server, spoken to over HTTP only."""
+    address = f"http://127.0.0.1:{free_port}"
+    settings = workspace.settings.model_copy(update={"mlflow_port": free_port, "tracking_uri": address})
+    log = (settings.logs_folder / "mlflow.log").open("wb")
+    server = subprocess.Popen(
+        mlflow_command(settings),
+        env={**os.environ, **mlflow_environment(settings)},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(f"{address}/health"):
+            assert server.poll() is None, (settings.logs_folder / "mlflow.log").read_text()
+            assert time.monotonic() < deadline, "the MLflow server did not start"
+            time.sleep(0.2)
+        yield Workspace(settings, workspace.engine, workspace.blobs, workspace.features)
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def test_study_registers_its_champion_through_the_server(served_workspace, make_folder, make_spec):
+    parts = ingest_folder(served_workspace, make_folder(defects={"dent": 6}), "parts").version
+    study = launch_study(served_workspace, "parts", make_spec(trials=1))
+    run_worker(served_workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
+    with served_workspace.session() as session:
+        study = studies.get_study(session, study.id)
+        champion = models.champion(session, "parts")
+        test = datasets.list_images(session, parts.id, role=Role.TEST)
+    assert study.error is None
+    assert study.state is StudyState.COMPLETED
+    tracking = Tracking(served_workspace.settings)
+    assert tracking.champion_version("parts") == champion.version
+    # The weights come back over the server as well.
+    assert tracking.checkpoint_folder("parts", champion.version).is_dir()
+    assert len(list(score_images(served_workspace, champion, test))) == len(test)
