@@ -159,4 +159,5 @@ def _mask(
         return mask
     rows = (np.arange(height) * mask.shape[0]) // height
     columns = (np.arange(width) * mask.shape[1]) // width
-    return mask[rows[:, None], columns]
+    resized: NDArray[np.bool_] = mask[rows[:, None], columns]
+    return resized
