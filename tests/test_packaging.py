@@ -176,6 +176,7 @@ def test_compose_holds_no_secret_and_asks_for_the_password() -> None:
     passwords = re.findall(r"postgresql://\w+:(.*?)@", text) + re.findall(r"POSTGRES_PASSWORD: (\S+)", text)
     assert len(passwords) == 4
     assert all(password.startswith("${SIMPLENET_DB_PASSWORD") for password in passwords)
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_compose_gives_each_program_a_database_that_is_made() -> None:
