@@ -10,7 +10,8 @@ from storage.errors import StorageError
 from storage.records import ModelState, Promotion, Study, Wanted, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning.errors import BadSpec, TuningError
+from tuning.backbones import backbone_status
+from tuning.errors import BadSpec, TuningError, WeightsMissing
 from tuning.ingest import IngestReport, Progress, ingest_folder
 from tuning.pictures import study_pictures
 from tuning.spec import StudySpec, needs_masks
@@ -61,6 +62,8 @@ def start_demo(workspace: Workspace, *, progress: Progress | None = None) -> Stu
 
     Returns:
         The study; None where there is a dataset already, which is then left alone.
+    Raises:
+        WeightsMissing: the demo is loaded, but no backbone is at hand; the next call launches the study.
     """
     with workspace.session() as session:
         known = datasets.list_datasets(session)
@@ -70,6 +73,11 @@ def start_demo(workspace: Workspace, *, progress: Progress | None = None) -> Stu
     if queued or others:
         return None
     load_demo(workspace, progress=progress)
+    backbone = backbone_status(workspace)
+    if not backbone.ready:
+        raise WeightsMissing(
+            f"The demo's pictures are loaded, but its study has no backbone. {backbone.text}"
+        )
     return launch_study(workspace, DEMO_DATASET, demo_study_spec(), name="first study")
 
 

@@ -21,6 +21,10 @@ class BadPicture(TuningError):
     """One picture or its mask can not be used; the others can."""
 
 
+class WeightsMissing(TuningError):
+    """No backbone's weights are at hand for what should start."""
+
+
 class NoChampion(TuningError):
     """A dataset has no champion yet."""
 

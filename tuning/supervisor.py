@@ -144,12 +144,14 @@ class _Child:
         self.process = None
         if not self.spec.restart:
             self.state = "finished" if code == 0 else "failed"
-            self.detail = "" if code == 0 else f"exit code {code}; see {self.log}"
+            self.detail = (
+                "" if code == 0 else f"{_last_line(self.log) or f'exit code {code}'} (log: {self.log})"
+            )
             return
         self._deaths = 1 if moment - self._started_at > STEADY_SECONDS else self._deaths + 1
         wait = BACKOFF_SECONDS[min(self._deaths, len(BACKOFF_SECONDS)) - 1]
         self.state, self._restart_at = "restarting", moment + wait
-        self.detail = f"ended with code {code}; again in {wait:g} s; see {self.log}"
+        self.detail = f"ended with code {code}; again in {wait:g} s (log: {self.log})"
         logger.warning("%s %s", self.spec.name, self.detail)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -369,6 +371,12 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _last_line(log: Path) -> str:
+    """The last thing that a process said."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _alive(pid: int) -> bool:

@@ -101,11 +101,12 @@ def test_process_that_ignores_the_request_is_killed(workspace, supervise, monkey
 
 def test_task_that_runs_once_is_not_repeated(supervise):
     changes, _, _ = supervise(
-        spec("task", "print('done')", restart=False), spec("wrong", "raise SystemExit(3)", restart=False)
+        spec("task", "print('done')", restart=False),
+        spec("wrong", "raise SystemExit('no room')", restart=False),
     )
     wait_for(lambda: {change.state for change in changes} >= {"finished", "failed"})
     failed = next(change for change in changes if change.state == "failed")
-    assert "exit code 3" in failed.detail
+    assert "no room" in failed.detail
     assert failed.log in failed.detail
 
 
