@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from storage.feature_cache import CachedFeatures, FeatureKey
 from torch import Tensor
 
 from engine.config import SimpleNetConfig
 from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import PREPROCESSING
+from storage.feature_cache import CachedFeatures, FeatureKey
 from storage.records import DatasetVersion
 from storage.workspace import Workspace
 from tuning.pictures import Picture
