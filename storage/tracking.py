@@ -59,6 +59,7 @@ class Tracking:
             # Both must be set before the import; neither belongs in a self-hosted product.
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
             # Over HTTP a lost server should be an error within seconds, not minutes of silent retries.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
             from mlflow import MlflowClient
