@@ -35,23 +35,20 @@ class SimpleNetConfig:
         None  # None: channels of the layers side by side; a number: the paper's pooling to it
     )
     adaptor_depth: int = 1  # linear layers between features and discriminator; 0 = none
-    discriminator_width: int = 1024
+    discriminator_width: int = 128  # hidden units of each member
+    members: int = 8  # adaptor–discriminator pairs trained apart, their scores averaged; 1 = as published
     noise_std: float = 0.015  # σ of the Gaussian noise that makes adapted features anomalous
     margin: float = 0.5  # scores beyond ±margin cost nothing
     epochs: int = 10  # an epoch is steps_per_epoch steps; scores are reported after each
-    steps_per_epoch: int = 60
-    batch_patches: int = 1024  # patches per step, drawn across all training pictures
-    adaptor_lr: float = 1e-4
-    discriminator_lr: float = 2e-4
+    steps_per_epoch: int = 40
+    batch_patches: int = 256  # patches per member and step, drawn across all training pictures
+    adaptor_lr: float = 1e-3
+    discriminator_lr: float = 2e-3
+    final_lr: float = 0.0  # the rates fall along a cosine to this fraction of themselves; 1 = constant
     weight_decay: float = 1e-5  # of the discriminator, added to the gradient (Adam)
     adaptor_weight_decay: float = 1e-2  # of the adaptor, decoupled (AdamW)
-    final_lr: float = (
-        1.0  # the rates fall along a cosine to this fraction of themselves; 1 = constant, as published
-    )
-    average_decay: float = (
-        0.0  # scores come from a running average of the weights; 0 = the last weights, as published
-    )
-    top_patches: int = 1  # image score = mean of so many highest patch scores; 1 = maximum, as published
+    average_decay: float = 0.99  # scores come from a running average of the weights; 0 = the last weights
+    top_patches: int = 20  # image score = mean of so many highest patch scores; 1 = maximum, as published
     smoothing_std: float = 4.0  # σ in pixels of the blur of the anomaly map, at height × width
     seed: int = 0
 
@@ -77,6 +74,7 @@ class SimpleNetConfig:
             ),
             "adaptor_depth": (0 <= self.adaptor_depth <= 8, "must be 0 to 8"),
             "discriminator_width": (1 <= self.discriminator_width <= 16384, "must be 1 to 16384"),
+            "members": (1 <= self.members <= 64, "must be 1 to 64"),
             "noise_std": (self.noise_std > 0, "must be above 0: without noise nothing is anomalous"),
             "margin": (self.margin > 0, "must be above 0"),
             "epochs": (self.epochs >= 1, "must be at least 1"),

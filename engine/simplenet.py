@@ -35,19 +35,11 @@ class Discriminator(nn.Module):
         return outputs.squeeze(-1)
 
 
-class SimpleNet(nn.Module):
-    """Adaptor and discriminator for features of length `feature_dim`.
+class Member(nn.Module):
+    """One adaptor with its discriminator: what the paper calls SimpleNet."""
 
-    Args:
-        config: depth, width and seed are taken from it; equal seeds give equal initial weights.
-        feature_dim: D, from `engine.features.feature_count`.
-    """
-
-    def __init__(self, config: SimpleNetConfig, feature_dim: int) -> None:
+    def __init__(self, config: SimpleNetConfig, feature_dim: int, generator: torch.Generator) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(config.seed)
-        self.config = config
-        self.feature_dim = feature_dim
         self.adaptor = Adaptor(feature_dim, config.adaptor_depth, generator)
         self.discriminator = Discriminator(feature_dim, config.discriminator_width, generator)
 
@@ -64,6 +56,37 @@ class SimpleNet(nn.Module):
         both = self.discriminator(torch.cat([adapted, anomalous_features(adapted, noise)]))
         return both[: len(features)], both[len(features) :]
 
+
+class SimpleNet(nn.Module):
+    """Members that share nothing but their configuration; a score is the mean of theirs.
+
+    A single member's scores depend on its random start, which lives on in the directions that its adaptor keeps.
+    Averaging members takes that away; docs/log.md has the figures.
+
+    Args:
+        config: members, depth, width and seed are taken from it; equal seeds give equal initial weights.
+        feature_dim: D, from `engine.features.feature_count`.
+    """
+
+    def __init__(self, config: SimpleNetConfig, feature_dim: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(config.seed)
+        self.config = config
+        self.feature_dim = feature_dim
+        members = [Member(config, feature_dim, generator) for _ in range(config.members)]
+        self.members = nn.ModuleList(members)
+
+    def forward(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Discriminate as each member does, on patches of its own.
+
+        Args:
+            features, noise: (members, N, D).
+        Returns:
+            normal, anomalous: (members, N) each, higher is more normal.
+        """
+        outputs = [member(*own) for member, *own in zip(self.members, features, noise, strict=True)]
+        return torch.stack([normal for normal, _ in outputs]), torch.stack([other for _, other in outputs])
+
     @torch.inference_mode()
     def patch_scores(self, features: Tensor) -> Tensor:
         """Score patches, with the statistics gathered in training whatever the module's mode.
@@ -79,17 +102,17 @@ class SimpleNet(nn.Module):
         return scores
 
     def fused(self) -> "FusedHead":
-        """Fold adaptor, first linear layer and batch norm into one matrix: (…, D) → (…) scores."""
+        """Fold adaptors, first linear layers and batch norms into one matrix: (…, D) → (…) scores."""
         return FusedHead(self)
 
 
 class FusedHead(nn.Module):
-    """What remains of a trained SimpleNet at inference: score = −tail · LeakyReLU(W x + b).
+    """What remains of a trained SimpleNet at inference: score = tail · LeakyReLU(W x + b).
 
     Attributes:
-        weight: (width, D); W = diag(γ/√(v+ε)) · hidden · adaptor.
-        bias: (width,).
-        tail: (width,), already negated.
+        weight: (members × width, D); each member's rows are diag(γ/√(v+ε)) · hidden · adaptor.
+        bias: (members × width,).
+        tail: (members × width,), negated and divided by the number of members.
     """
 
     weight: Tensor
@@ -98,28 +121,12 @@ class FusedHead(nn.Module):
 
     def __init__(self, model: SimpleNet) -> None:
         super().__init__()
-        norm = model.discriminator.norm
-        with torch.no_grad():
-            # In double precision: folding must not cost digits that the sum of its parts would keep.
-            weight = torch.eye(model.feature_dim, dtype=torch.float64)
-            bias = torch.zeros(model.feature_dim, dtype=torch.float64)
-            for layer in [*model.adaptor, model.discriminator.hidden]:
-                assert isinstance(layer, nn.Linear)
-                matrix = layer.weight.to("cpu", torch.float64)
-                weight, bias = matrix @ weight, matrix @ bias + layer.bias.to("cpu", torch.float64)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            mean, variance = (
-                norm.running_mean.to("cpu", torch.float64),
-                norm.running_var.to("cpu", torch.float64),
-            )
-            scale = norm.weight.to("cpu", torch.float64) / (variance + norm.eps).sqrt()
-            weight = scale[:, None] * weight
-            bias = scale * (bias - mean) + norm.bias.to("cpu", torch.float64)
-            device = model.discriminator.tail.weight.device
-            self.register_buffer("weight", weight.float().to(device))
-            self.register_buffer("bias", bias.float().to(device))
-            self.register_buffer("tail", -model.discriminator.tail.weight.detach()[0].float())
+        device = next(model.parameters()).device
+        parts = [_fold(member, model.feature_dim) for member in model.members]
+        weights, biases, tails = zip(*parts, strict=True)
+        self.register_buffer("weight", torch.cat(weights).float().to(device))
+        self.register_buffer("bias", torch.cat(biases).float().to(device))
+        self.register_buffer("tail", -torch.cat(tails).float().to(device) / len(parts))
 
     @torch.inference_mode()
     def forward(self, features: Tensor) -> Tensor:
@@ -129,6 +136,31 @@ class FusedHead(nn.Module):
                 "Aggregate them with the model's own configuration."
             )
         return F.leaky_relu(F.linear(features.float(), self.weight, self.bias), LEAK) @ self.tail
+
+
+@torch.no_grad()
+def _fold(member: nn.Module, feature_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Give one member's weight (width, D), bias (width,) and tail (width,) on the CPU.
+
+    In double precision: folding must not cost digits that the layers one by one would keep.
+    """
+    assert isinstance(member, Member)
+    norm = member.discriminator.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+
+    def exact(values: Tensor) -> Tensor:
+        return values.to("cpu").double()
+
+    weight = torch.eye(feature_dim, dtype=torch.float64)
+    bias = torch.zeros(feature_dim, dtype=torch.float64)
+    for layer in [*member.adaptor, member.discriminator.hidden]:
+        assert isinstance(layer, nn.Linear)
+        weight = exact(layer.weight) @ weight
+        bias = exact(layer.weight) @ bias + exact(layer.bias)
+    scale = exact(norm.weight) / (exact(norm.running_var) + norm.eps).sqrt()
+    bias = scale * (bias - exact(norm.running_mean)) + exact(norm.bias)
+    return scale[:, None] * weight, bias, exact(member.discriminator.tail.weight[0])
 
 
 def anomalous_features(adapted: Tensor, noise: Tensor) -> Tensor:
@@ -147,12 +179,12 @@ def truncated_l1_loss(normal: Tensor, anomalous: Tensor, margin: float) -> Tenso
     nothing.
 
     Args:
-        normal, anomalous: (N,) outputs of the discriminator, higher is more normal.
+        normal, anomalous: (…, N) outputs of the discriminator, higher is more normal.
     Returns:
-        scalar, at least 0.
+        (…), at least 0: the mean over N.
     Source: SimpleNet, equation 9.
     """
-    return (margin - normal).clamp(min=0).mean() + (margin + anomalous).clamp(min=0).mean()
+    return (margin - normal).clamp(min=0).mean(dim=-1) + (margin + anomalous).clamp(min=0).mean(dim=-1)
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator | None, *, bias: bool = True) -> nn.Linear:

@@ -63,6 +63,7 @@ def train(
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizers = make_optimizers(model)
     steps = config.epochs * config.steps_per_epoch
+    shape = (config.members, config.batch_patches)
     draw = torch.Generator(features.device).manual_seed(config.seed)
     noise_draw = torch.Generator(device).manual_seed(config.seed + 1)
     step = 0
@@ -70,7 +71,7 @@ def train(
         losses = torch.zeros((), device=device)
         for _ in range(config.steps_per_epoch):
             set_learning_rates(optimizers, config, step / steps)
-            chosen = torch.randint(len(rows), (config.batch_patches,), generator=draw, device=features.device)
+            chosen = torch.randint(len(rows), shape, generator=draw, device=features.device)
             batch = rows[chosen].to(device, torch.float32)
             noise = torch.randn(batch.shape, generator=noise_draw, device=device) * config.noise_std
             losses += training_step(model, optimizers, batch, noise)
@@ -93,15 +94,17 @@ def train(
 def make_optimizers(model: SimpleNet) -> list[Optimizer]:
     """Make the published pair: Adam for the discriminator and, when there is an adaptor, AdamW for it."""
     config = model.config
-    discriminator = Adam(
-        model.discriminator.parameters(), lr=config.discriminator_lr, weight_decay=config.weight_decay
-    )
-    if config.adaptor_depth == 0:
-        return [discriminator]
-    adaptor = AdamW(
-        model.adaptor.parameters(), lr=config.adaptor_lr, weight_decay=config.adaptor_weight_decay
-    )
-    return [discriminator, adaptor]
+    adaptors = [values for name, values in model.named_parameters() if ".adaptor." in name]
+    discriminators = [values for name, values in model.named_parameters() if ".discriminator." in name]
+    # The fused step is the same arithmetic in one pass over the weights.
+    fused = discriminators[0].device.type in ("cpu", "cuda")
+    optimizers: list[Optimizer] = [
+        Adam(discriminators, lr=config.discriminator_lr, weight_decay=config.weight_decay, fused=fused)
+    ]
+    if adaptors:
+        decay = config.adaptor_weight_decay
+        optimizers.append(AdamW(adaptors, lr=config.adaptor_lr, weight_decay=decay, fused=fused))
+    return optimizers
 
 
 def set_learning_rates(optimizers: list[Optimizer], config: SimpleNetConfig, progress: float) -> None:
@@ -120,19 +123,20 @@ def training_step(model: SimpleNet, optimizers: list[Optimizer], features: Tenso
     """Take one step.
 
     Args:
-        features, noise: (N, D) float32.
+        features, noise: (members, N, D) float32.
     Returns:
-        scalar, the loss before the step, detached.
+        scalar, the mean loss of the members before the step, detached.
     """
     model.train()
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     normal, anomalous = model(features, noise)
-    loss = truncated_l1_loss(normal, anomalous, model.config.margin)
-    loss.backward()  # type: ignore[no-untyped-call]
+    losses = truncated_l1_loss(normal, anomalous, model.config.margin)
+    # The sum, not the mean: each member's gradient is what it would be alone.
+    losses.sum().backward()  # type: ignore[no-untyped-call]
     for optimizer in optimizers:
         optimizer.step()
-    return loss.detach()
+    return losses.detach().mean()
 
 
 @torch.no_grad()

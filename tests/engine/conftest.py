@@ -49,6 +49,7 @@ def make_config() -> Callable[..., SimpleNetConfig]:
             "height": 64,
             "width": 64,
             "discriminator_width": 32,
+            "members": 2,
             "epochs": 2,
             "steps_per_epoch": 5,
             "batch_patches": 64,

@@ -12,22 +12,26 @@ from engine.training import make_optimizers, training_step
 
 Golden = dict[str, np.ndarray]
 NAMES = {  # the published code's names of what we call otherwise
-    "adaptor.0.weight": "adaptor/layers.0fc.weight",
-    "adaptor.0.bias": "adaptor/layers.0fc.bias",
-    "discriminator.hidden.weight": "discriminator/body.block1.0.weight",
-    "discriminator.hidden.bias": "discriminator/body.block1.0.bias",
-    "discriminator.norm.weight": "discriminator/body.block1.1.weight",
-    "discriminator.norm.bias": "discriminator/body.block1.1.bias",
-    "discriminator.norm.running_mean": "discriminator/body.block1.1.running_mean",
-    "discriminator.norm.running_var": "discriminator/body.block1.1.running_var",
-    "discriminator.norm.num_batches_tracked": "discriminator/body.block1.1.num_batches_tracked",
-    "discriminator.tail.weight": "discriminator/tail.weight",
+    "members.0.adaptor.0.weight": "adaptor/layers.0fc.weight",
+    "members.0.adaptor.0.bias": "adaptor/layers.0fc.bias",
+    "members.0.discriminator.hidden.weight": "discriminator/body.block1.0.weight",
+    "members.0.discriminator.hidden.bias": "discriminator/body.block1.0.bias",
+    "members.0.discriminator.norm.weight": "discriminator/body.block1.1.weight",
+    "members.0.discriminator.norm.bias": "discriminator/body.block1.1.bias",
+    "members.0.discriminator.norm.running_mean": "discriminator/body.block1.1.running_mean",
+    "members.0.discriminator.norm.running_var": "discriminator/body.block1.1.running_var",
+    "members.0.discriminator.norm.num_batches_tracked": "discriminator/body.block1.1.num_batches_tracked",
+    "members.0.discriminator.tail.weight": "discriminator/tail.weight",
 }
 
 
 def published_model(golden: Golden, moment: str) -> SimpleNet:
     width, dim = golden["step/before/discriminator/body.block1.0.weight"].shape
-    model = SimpleNet(SimpleNetConfig(discriminator_width=width), dim)
+    # The published learning rates; ours are higher and fall.
+    config = SimpleNetConfig(
+        members=1, discriminator_width=width, adaptor_lr=1e-4, discriminator_lr=2e-4, final_lr=1.0
+    )
+    model = SimpleNet(config, dim)
     state = {
         ours: torch.from_numpy(np.array(golden[f"step/{moment}/{theirs}"])) for ours, theirs in NAMES.items()
     }
@@ -39,13 +43,17 @@ def test_three_training_steps_match_published_code(golden: Golden) -> None:
     model = published_model(golden, "before")
     features, noise = (torch.from_numpy(golden[f"step/{name}"]) for name in ("features", "noise"))
     optimizers = make_optimizers(model)
-    losses = [training_step(model, optimizers, features, noise).item() for _ in range(3)]
+    losses = [training_step(model, optimizers, features[None], noise[None]).item() for _ in range(3)]
     np.testing.assert_allclose(losses, golden["step/losses"], rtol=1e-6)
     expected = published_model(golden, "after3").state_dict()
     for name, values in model.state_dict().items():
         # A hundredth of a step. Batch norm takes away whatever a bias before it adds, so such a bias has a gradient of
         # rounding errors only, whose sign Adam turns into whole steps; the running mean follows it.
-        free = name in ("adaptor.0.bias", "discriminator.hidden.bias", "discriminator.norm.running_mean")
+        free = name.removeprefix("members.0.") in (
+            "adaptor.0.bias",
+            "discriminator.hidden.bias",
+            "discriminator.norm.running_mean",
+        )
         tolerance = 2 * 3 * model.config.discriminator_lr if free else 2e-6
         torch.testing.assert_close(
             values, expected[name], rtol=1e-5, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
@@ -66,10 +74,11 @@ def test_scores_match_published_code(golden: Golden, moment: str, scores: str) -
 
 
 def layer_by_layer(model: SimpleNet, features: Tensor) -> Tensor:
-    """The slow path: adaptor, then discriminator, one layer after the other."""
+    """The slow path: member by member, one layer after the other."""
     model.eval()
     with torch.no_grad():
-        return -model.discriminator(model.adaptor(features))
+        outputs = [member.discriminator(member.adaptor(features)) for member in model.members]
+    return -torch.stack(outputs).mean(dim=0)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 4])
@@ -78,11 +87,41 @@ def test_fused_head_equals_its_layers(depth: int, make_config: Callable[..., Sim
     generator = torch.Generator().manual_seed(0)
     optimizers = make_optimizers(model)
     for _ in range(5):  # so that batch norm's statistics and parameters are no longer those of the start
-        features = torch.randn(64, 12, generator=generator) * 3 + 1
-        training_step(model, optimizers, features, torch.randn(64, 12, generator=generator))
+        features = torch.randn(2, 64, 12, generator=generator) * 3 + 1
+        training_step(model, optimizers, features, torch.randn(2, 64, 12, generator=generator))
     torch.testing.assert_close(
-        model.patch_scores(features), layer_by_layer(model, features), rtol=1e-4, atol=1e-5
+        model.patch_scores(features),
+        layer_by_layer(model, features.flatten(0, 1)).reshape(2, 64),
+        rtol=1e-4,
+        atol=1e-5,
     )
+
+
+def test_members_train_as_each_would_alone(make_config: Callable[..., SimpleNetConfig]) -> None:
+    """Two members on their own patches end where two single models end."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 64, 12, generator=generator)
+    noise = torch.randn(2, 64, 12, generator=generator) * 0.1
+    together = SimpleNet(make_config(members=2), 12)
+    alone = [SimpleNet(make_config(members=1), 12) for _ in range(2)]
+    for index, model in enumerate(alone):
+        model.members[0].load_state_dict(together.members[index].state_dict())
+    optimizers = make_optimizers(together)
+    apart = [make_optimizers(model) for model in alone]
+    for _ in range(3):
+        mean = training_step(together, optimizers, features, noise)
+        own = [
+            training_step(m, o, features[i : i + 1], noise[i : i + 1])
+            for i, (m, o) in enumerate(zip(alone, apart, strict=True))
+        ]
+        torch.testing.assert_close(mean, torch.stack(own).mean())
+    mean_scores = torch.stack([model.patch_scores(features[0]) for model in alone]).mean(dim=0)
+    torch.testing.assert_close(together.patch_scores(features[0]), mean_scores, rtol=1e-4, atol=1e-5)
+
+
+def test_members_start_differently(make_config: Callable[..., SimpleNetConfig]) -> None:
+    first, second = SimpleNet(make_config(members=2), 12).members
+    assert not torch.equal(first.adaptor[0].weight, second.adaptor[0].weight)  # type: ignore[union-attr, index]
 
 
 def test_patch_scores_keep_leading_dimensions(make_config: Callable[..., SimpleNetConfig]) -> None:
@@ -106,7 +145,7 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(
     first, again, other = (SimpleNet(make_config(seed=seed), 12).state_dict() for seed in (5, 5, 6))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["adaptor.0.weight"], other["adaptor.0.weight"])
+    assert not torch.equal(first["members.0.adaptor.0.weight"], other["members.0.adaptor.0.weight"])
 
 
 def test_loss_counts_only_what_is_within_the_margin() -> None:
