@@ -61,11 +61,17 @@ def objective_history(trials: Sequence[TrialPoint], objective: str) -> go.Figure
             y=[trial.value for trial in of_state],
             mode="markers",
             name=state,
-            marker={"color": theme.STATE_COLOURS[state], "symbol": symbol, "size": 9, "line": {"width": 1.5}},
+            marker={
+                "color": theme.STATE_COLOURS[state],
+                "symbol": symbol,
+                "size": 9,
+                "line": {"width": 1.5, "color": theme.STATE_COLOURS[state]},
+            },
             text=[trial.label for trial in of_state],
             hovertemplate="trial %{x}<br>%{y:.3f}<br>%{text}<extra></extra>",
         )
-    figure.update_xaxes(title="trial", dtick=1 if len(done) <= 24 else None, rangemode="tozero")
+    last = max((trial.number for trial in done), default=0) + 1
+    figure.update_xaxes(title="trial", dtick=1 if last <= 24 else None, range=[0.5, last + 0.5])
     figure.update_yaxes(title=objective, tickformat=".2f")
     return figure
 
@@ -94,7 +100,8 @@ def epoch_curves(trials: Sequence[TrialPoint], objective: str, highlighted: int 
             hovertemplate=f"trial {trial.number + 1}, {trial.state}<br>epoch %{{x}}: %{{y:.3f}}<extra></extra>",
             showlegend=front,
         )
-    figure.update_xaxes(title="epoch", rangemode="tozero")
+    last = max((epoch for trial in trials for epoch in trial.curve), default=1)
+    figure.update_xaxes(title="epoch", dtick=1 if last <= 24 else None, range=[0.5, last + 0.5])
     figure.update_yaxes(title=objective, tickformat=".2f")
     return figure
 
@@ -107,7 +114,7 @@ def score_strip(points: Sequence[ScorePoint], threshold: float, selected: str | 
         threshold: a score above it is rejected.
         selected: name of the picture to mark, or None.
     """
-    figure = go.Figure(layout=_layout(height=150, margin={"l": 78, "r": 12, "t": 26, "b": 30}))
+    figure = go.Figure(layout=_layout(height=160, margin={"l": 78, "r": 12, "t": 24, "b": 44}))
     for decision, symbol in (("accept", "circle"), ("reject", "x-thin")):
         chosen = [point for point in points if point.decision == decision]
         figure.add_scatter(
@@ -147,9 +154,7 @@ def score_strip(points: Sequence[ScorePoint], threshold: float, selected: str | 
     figure.update_yaxes(
         categoryorder="array", categoryarray=["anomalous", "normal"], range=[-0.6, 1.6], title=None
     )
-    figure.update_layout(
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
-    )
+    figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.3, "yanchor": "top"})
     return figure
 
 

@@ -13,5 +13,9 @@ class BadOption(DashboardError):
     """An option of the command line or a field of a form can not be read."""
 
 
+class WorkersDie(DashboardError):
+    """Workers were started for a study and none stayed alive."""
+
+
 class MapMissing(DashboardError):
     """A cached anomaly map was deleted while it was to be shown."""

@@ -16,6 +16,7 @@ from PIL import Image
 from dashboard.errors import ShapeMismatch
 
 THRESHOLD_POSITION = 0.5  # where on the colour bar the threshold sits, for every model
+VISIBLE_FROM = 0.2  # normal pixels scatter below it; tinting all of them would hide the picture for nothing
 TRUTH_RGB = (230, 0, 126)  # theme.TRUTH
 
 # Position on the bar, red, green, blue. Two stops share the threshold's position: the change of hue there is sharp.
@@ -80,8 +81,8 @@ def colours(places: NDArray[np.float64]) -> Pixels:
 
 
 def coverage(places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of the picture below a colour hides: 0 at the low end, 1 from the threshold on, smooth between."""
-    rising = np.clip(places / THRESHOLD_POSITION, 0.0, 1.0)
+    """How much of the picture below a colour hides: 0 up to `VISIBLE_FROM`, 1 from the threshold on, smooth between."""
+    rising = np.clip((places - VISIBLE_FROM) / (THRESHOLD_POSITION - VISIBLE_FROM), 0.0, 1.0)
     return rising * rising * (3 - 2 * rising)
 
 

@@ -11,13 +11,15 @@ import typer
 
 from dashboard.commands import reporting
 from dashboard.commands.reporting import ExitCode, command
-from dashboard.errors import BadOption
+from dashboard.errors import BadOption, WorkersDie
 
 if TYPE_CHECKING:
     from storage.records import Study
     from storage.workspace import Workspace
 
 POLL_SECONDS = 0.5
+WORKER_SECONDS = 45.0  # between two looks for a live worker; longer than one takes to start and be heard of
+MAX_STARTS = 3
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 StudyId = Annotated[
     int, typer.Argument(metavar="STUDY", help="Number of the study, as `simplenet studies` lists it.")
@@ -170,9 +172,6 @@ def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -
             launched, as_json=as_json, text=f"Study {launched.id} of '{name}' waits for a worker. {hint}"
         )
         return
-    from tuning.supervisor import ensure_worker
-
-    ensure_worker(workspace, launched.id)
     try:
         ended = _follow(workspace, launched)
     except KeyboardInterrupt:
@@ -185,10 +184,15 @@ def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -
 
 
 def _follow(workspace: "Workspace", study: "Study") -> "Study":
-    """Show the study's progress until it ends or pauses; answers its last state."""
+    """Show the study's progress until it ends or pauses; answers its last state.
+
+    Raises:
+        WorkersDie: no worker that was started for it stays alive.
+    """
     from storage import studies
     from storage.records import StudyState
 
+    looked_at, starts = -WORKER_SECONDS, 0
     with _study_display(study) as show:
         while True:
             with workspace.session() as session:
@@ -196,7 +200,26 @@ def _follow(workspace: "Workspace", study: "Study") -> "Study":
             show(study)
             if study.state.finished or study.state is StudyState.PAUSED:
                 return study
+            if time.monotonic() - looked_at >= WORKER_SECONDS:
+                looked_at = time.monotonic()
+                starts += _start_worker_if_none(workspace, study, starts)
             time.sleep(POLL_SECONDS)
+
+
+def _start_worker_if_none(workspace: "Workspace", study: "Study", starts: int) -> bool:
+    """Start a worker where none is alive, the first time or after one has died; answers whether it did."""
+    from tuning.queries import worker_alive
+    from tuning.supervisor import ensure_worker
+
+    if worker_alive(workspace):
+        return False
+    if starts == MAX_STARTS:
+        raise WorkersDie(
+            f"{starts} workers were started for study {study.id} and none stayed alive. Read their log in "
+            f"{workspace.settings.logs_folder}, mend what it says, then run: simplenet worker --study {study.id}"
+        )
+    ensure_worker(workspace, study.id)
+    return True
 
 
 class _study_display:  # noqa: N801 (reads as a phrase: `with _study_display(study) as show`)

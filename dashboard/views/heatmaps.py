@@ -33,7 +33,7 @@ def show() -> None:
         st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
         return
     with look.top("Heatmaps"):
-        name = choosing.dataset(_with_champions_first(names, champions), clears=["image", "type"])
+        name = choosing.dataset(_with_champions_first(names, champions), clears=["image", "defect"])
     model = champions.get(name)
     if model is None:
         _no_champion(name)
@@ -81,16 +81,16 @@ def _score(model: Model, images: Sequence[ImageRecord]) -> None:
 
 def _browse(model: Model, pictures: Sequence[ScoredPicture]) -> None:
     _summary(model, pictures)
-    left, right = st.columns([5, 7], gap="large")
+    listed = _filtered(model, pictures)
+    current = _current(listed)
+    if current is None:
+        st.info("No picture fits this filter. Choose “all”.", icon=":material/filter_alt_off:")
+        return
+    left, right = st.columns([4, 8], gap="large")
     with left:
-        listed = _filtered(model, pictures)
-        current = _current(listed)
         _grid(model, listed, current)
-    with right:
-        if current is None:
-            st.info("No picture fits this filter. Choose “all”.", icon=":material/filter_alt_off:")
-        else:
-            _large(model, listed, current, pictures)
+    with right, st.container(key="large"):
+        _large(model, listed, current, pictures)
 
 
 def _summary(model: Model, pictures: Sequence[ScoredPicture]) -> None:
@@ -109,18 +109,20 @@ def _summary(model: Model, pictures: Sequence[ScoredPicture]) -> None:
 
 
 def _filtered(model: Model, pictures: Sequence[ScoredPicture]) -> list[ScoredPicture]:
-    show = st.segmented_control(
-        "Show", [item.value for item in Show], default=Show.ALL.value, key="show", bind="query-params",
-        required=True, label_visibility="collapsed",
-    )  # fmt: skip
     types = sorted({picture.image.defect_type for picture in pictures if picture.image.defect_type})
-    first, second = st.columns(2)
-    order = first.selectbox(
-        "Sort", [item.value for item in Order], key="sort", bind="query-params", label_visibility="collapsed"
-    )
-    kind = second.selectbox(
-        "Defect type", [EVERY, *types], key="type", bind="query-params", label_visibility="collapsed"
-    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        show = st.segmented_control(
+            "Show",
+            [item.value for item in Show],
+            default=Show.ALL.value,
+            key="show",
+            bind="query-params",
+            required=True,
+        )
+        kind = st.selectbox("Defect type", [EVERY, *types], key="defect", bind="query-params", width=170)
+        order = st.selectbox(
+            "Sort", [item.value for item in Order], key="sort", bind="query-params", width=230
+        )
     return scored.chosen(
         pictures,
         Show(show),
@@ -141,9 +143,9 @@ def _choose(image_id: str) -> None:
     st.query_params["image"] = image_id
 
 
-def _grid(model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture | None) -> None:
+def _grid(model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture) -> None:
     pages = max(1, -(-len(listed) // PAGE_SIZE))
-    page = 1 if current is None else listed.index(current) // PAGE_SIZE + 1
+    page = listed.index(current) // PAGE_SIZE + 1
     # The page follows the chosen picture: turning it chooses the first picture of the new page.
     if pages > 1:
         turned = st.pagination(pages, default=page, key=f"page of {page} {len(listed)}", max_visible_pages=5)
@@ -155,8 +157,8 @@ def _grid(model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture 
         [_tile(model, picture) for picture in shown],
         key="overlays",
         on_pick=_choose,
-        selected=None if current is None else str(current.image.id),
-        tile_width=104,
+        selected=str(current.image.id),
+        tile_width=80,
     )
 
 
@@ -184,11 +186,10 @@ def _large(
     model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture, pictures: Sequence[ScoredPicture]
 ) -> None:
     place = listed.index(current)
-    title, back, forth = st.columns([6, 1, 1], vertical_alignment="center")
-    with title:
-        st.subheader(current.image.name)
-    _step(back, listed, place - 1, label="Previous", icon=":material/chevron_left:", shortcut="Left")
-    _step(forth, listed, place + 1, label="Next", icon=":material/chevron_right:", shortcut="Right")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(current.image.name, width="stretch")
+        _step(listed, place - 1, label="Previous", icon=":material/chevron_left:", shortcut="Left")
+        _step(listed, place + 1, label="Next", icon=":material/chevron_right:", shortcut="Right")
     truth = (current.image.defect_type or current.image.label.value).replace("_", " ")
     parts = [
         look.decision(current.decision),
@@ -212,40 +213,37 @@ def _large(
     st.plotly_chart(strip, config=charts.MODE_BAR, key="strip")
 
 
-def _step(
-    column: object, listed: Sequence[ScoredPicture], place: int, *, label: str, icon: str, shortcut: str
-) -> None:
+def _step(listed: Sequence[ScoredPicture], place: int, *, label: str, icon: str, shortcut: str) -> None:
+    """A button, and a key, to the picture before or after."""
     inside = 0 <= place < len(listed)
-    with column:  # type: ignore[attr-defined]
-        st.button(
-            label, icon=icon, shortcut=shortcut, disabled=not inside, width="stretch", wrap=False,
-            on_click=_choose, args=[str(listed[place].image.id) if inside else ""],
-        )  # fmt: skip
+    target = str(listed[place].image.id) if inside else ""
+    st.button(label, icon=icon, shortcut=shortcut, disabled=not inside, on_click=_choose, args=[target])
 
 
 @incidents.guarded
 def _panels(model: Model, current: ScoredPicture) -> None:
-    """Original, overlay and ground truth side by side; the slider redraws only these."""
+    """The heatmap large, beside it original and ground truth; the slider redraws only these."""
     image = current.image
     pixels = cached.pixels(image.digest, image.name)
     anomaly_map = scored.anomaly_map(workspace(), model, image)
-    original, over, truth = st.columns(3)
     strength = st.slider(
         "Heatmap opacity", 0, 100, 60, step=5, format="%d %%", key="opacity", bind="query-params"
     )
-    original.image(pixels, caption="Original", width="stretch", alt=f"{image.name}, original")
+    with st.container(key="panels"):
+        over, side = st.columns([2, 1])
     drawn = heatmap.overlay(pixels, anomaly_map, scale_of(model), strength / 100)
     over.image(drawn, caption="Heatmap", width="stretch", alt=f"{image.name} with its heatmap")
+    side.image(pixels, caption="Original", width="stretch", alt=f"{image.name}, original")
     if image.mask_digest is not None:
         mask = decode_mask(workspace().blobs.get(image.mask_digest), f"mask of {image.name}")
         outlined = heatmap.outline(pixels, mask)
-        truth.image(
+        side.image(
             outlined, caption="Ground truth", width="stretch", alt=f"{image.name} with its defect outlined"
         )
     elif image.label.value == "normal":
-        truth.caption("Ground truth: a normal picture, nothing to outline.")
+        side.caption("Ground truth: a normal picture, nothing to outline.")
     else:
-        truth.caption("Ground truth: anomalous, nobody has marked where.")
+        side.caption("Ground truth: anomalous, nobody has marked where.")
     legend.show()
 
 

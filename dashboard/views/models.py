@@ -51,7 +51,7 @@ def _champion(model: Model) -> None:
         title, links = st.columns([3, 2], vertical_alignment="center")
         with title:
             st.subheader(f"Champion: version {model.version}")
-        with links, st.container(horizontal=True, horizontal_alignment="right"):
+        with links, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
             st.page_link(
                 HEATMAPS,
                 label="Heatmaps",
@@ -164,7 +164,7 @@ def _lineage(model: Model) -> None:
             *([("Licence", str(backbone["licence"]))] if backbone.get("licence") else []),
         ]
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             STUDIES,
             label="Study",
@@ -231,8 +231,8 @@ def _history(name: str, found: Sequence[Model]) -> None:
     rows = [
         {
             "when": wording.moment(promotion.created_at),
-            "version": versions.get(promotion.model_id),
-            "instead of": versions.get(promotion.replaced_model_id or -1),
+            "version": str(versions.get(promotion.model_id, "–")),
+            "instead of": str(versions.get(promotion.replaced_model_id or -1, "–")),
             "who": promotion.who,
             "why": promotion.why,
         }

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,14 @@ def test_help_starts_without_heavy_libraries() -> None:
     heavy = ["torch", "mlflow", "streamlit", "optuna", "sqlalchemy", "plotly", "pandas", "timm", "rich"]
     out = subprocess.run([sys.executable, "-c", script, *heavy], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_browsing_pictures_needs_no_tensor_library() -> None:
+    script = (
+        "import sys, dashboard.cached, dashboard.scored, dashboard.heatmap; print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
 
 
 def test_help_answers_within_a_second() -> None:
@@ -274,3 +283,67 @@ def test_promoting_the_champion_again_is_refused(simplenet: Simplenet, studied_h
 def test_version_names_what_it_stands_on(simplenet: Simplenet) -> None:
     lines = simplenet("version").stdout.splitlines()
     assert {"simplenet-automl", "torch", "mlflow", "python"} <= {line.split()[0] for line in lines}
+
+
+def _start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dashboard.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_study_is_followed_to_its_model_by_a_worker_of_its_own(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    simplenet("ingest", make_folder(defects={"scratch": 6}), "--name", "parts")
+    options = ["--trials", 2, "--epochs", 2, "--size", 64, "--layers", "1", "--layers", "1,2", "--json"]
+    with _start("study", "parts", *options) as process:
+        out, progress = process.communicate(timeout=500)
+    assert process.returncode == ExitCode.OK, progress
+    answer = json.loads(out)
+    assert answer["study"]["state"] == "completed"
+    assert answer["model"]["state"] == "champion"
+    assert "trial 1 of 2" in progress
+
+
+@pytest.mark.slow
+def test_study_without_backbone_fails_with_both_ways_out(
+    simplenet: Simplenet, bare_home: Path, make_folder: Callable[..., Path]
+) -> None:
+    simplenet("ingest", make_folder(defects={"scratch": 6}), "--name", "parts")
+    with _start("study", "parts", "--trials", 1, "--size", 64, "--json") as process:
+        out, errors = process.communicate(timeout=300)
+    assert process.returncode == ExitCode.FAILED
+    assert json.loads(out)["study"]["state"] == "failed"
+    reason = next(line for line in errors.splitlines() if line.startswith("error: "))
+    assert "SIMPLENET_WEIGHTS" in reason
+    assert "hub" in reason
+
+
+@pytest.mark.slow
+def test_interrupted_follower_leaves_the_study_running(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    simplenet("ingest", make_folder(defects={"scratch": 6}), "--name", "parts")
+    with _start("study", "parts", "--trials", 50, "--size", 64, "--layers", "1,2") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "trial 1 of 50" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "simplenet cancel 1" in said
+    study = _json(simplenet("studies", "--json"))
+    assert isinstance(study, list)
+    assert study[0]["state"] == "running"
+    simplenet("cancel", 1)
+    deadline = time.monotonic() + 120
+    while _state_of_first(simplenet) != "cancelled" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert _state_of_first(simplenet) == "cancelled"
+
+
+def _state_of_first(simplenet: Simplenet) -> str:
+    listed = _json(simplenet("studies", "--json"))
+    assert isinstance(listed, list)
+    return str(listed[0]["state"])

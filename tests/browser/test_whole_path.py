@@ -1,0 +1,195 @@
+"""A person's way through the product in a real Chromium: demo, study, MLflow, heatmaps; real processes behind it."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_SECONDS = 120
+STUDY_SECONDS = 300
+PAGE_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, driven by Playwright."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterator[str]:
+    """`simplenet up` on an empty installation; answers the dashboard's address."""
+    home = tmp_path_factory.mktemp("installation")
+    dashboard_port, mlflow_port = _free_port(), _free_port()
+    environment = {
+        **os.environ,
+        "SIMPLENET_HOME": str(home),
+        "SIMPLENET_WEIGHTS": str(tiny_weights),
+        "SIMPLENET_DEVICE": "cpu",
+        "SIMPLENET_PRECISION": "fp32",
+        "SIMPLENET_DASHBOARD_PORT": str(dashboard_port),
+        "SIMPLENET_MLFLOW_PORT": str(mlflow_port),
+    }
+    log = home / "up.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dashboard.cli", "up"],
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(f"http://127.0.0.1:{dashboard_port}/_stcore/health", process, log)
+        _wait_for(f"http://127.0.0.1:{mlflow_port}/health", process, log)
+        yield f"http://127.0.0.1:{dashboard_port}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A new window; a script error in it fails the test."""
+    errors: list[str] = []
+    window = browser.new_page(viewport={"width": 1400, "height": 900}, base_url=address)
+    window.set_default_timeout(PAGE_MS)
+    window.on("pageerror", lambda error: errors.append(str(error)))
+    yield window
+    window.close()
+    assert errors == []
+
+
+def test_from_an_empty_installation_to_heatmaps(page: Page) -> None:
+    _start_demo(page)
+    _start_small_study(page)
+    _watch_to_the_end(page)
+    _open_run_in_mlflow(page)
+    _browse_heatmaps(page)
+    _see_the_model(page)
+    _home_knows_the_champion(page)
+
+
+def _start_demo(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Try the demo").click()
+    expect(page.get_by_role("heading", name="first study")).to_be_visible(timeout=120_000)
+    expect(page).to_have_url(re.compile(r"/studies\?.*study=1"))
+    page.get_by_role(
+        "button", name="Cancel"
+    ).click()  # a smaller one follows: this test has minutes, not tens of them
+    page.get_by_role("button", name="Cancel the study").click()
+    expect(page.get_by_text("⊘ cancelled")).to_be_visible(timeout=120_000)
+
+
+def _start_small_study(page: Page) -> None:
+    page.goto("/datasets?dataset=demo-plates")
+    expect(page.get_by_text("100 pictures", exact=True)).to_be_visible()
+    page.get_by_role("button", name="New study").click()
+    expect(page.get_by_text("Backbone: test_resnet")).to_be_visible()
+    trials = page.get_by_test_id("stSlider").filter(has_text="Trials").locator("input")
+    trials.focus()
+    page.keyboard.press("Home")  # 1 trial
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("More options").click()
+    for label, value in (("Height, pixels", "64"), ("Width, pixels", "64"), ("Epochs of a trial", "2")):
+        page.get_by_label(label).fill(value)
+        page.keyboard.press("Tab")
+    page.get_by_role("button", name="Start the study").click()
+    expect(page.get_by_role("heading", name="demo-plates 2")).to_be_visible()
+
+
+def _watch_to_the_end(page: Page) -> None:
+    expect(page.get_by_text("◐ running")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("became model version 1 (champion)")).to_be_visible(timeout=STUDY_SECONDS * 1000)
+    expect(page.get_by_text("● completed").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+
+
+def _open_run_in_mlflow(page: Page) -> None:
+    link = page.get_by_role("link", name="MLflow")
+    address = str(link.get_attribute("href"))
+    with page.context.browser.new_context() as context:  # type: ignore[union-attr]
+        mlflow = context.new_page()
+        mlflow.goto(address)
+        expect(mlflow.get_by_text("demo-plates 2").first).to_be_visible(timeout=60_000)
+
+
+def _browse_heatmaps(page: Page) -> None:
+    page.get_by_test_id("stMain").get_by_role("link", name="Heatmaps").click()
+    tiles = page.get_by_role("option")
+    expect(tiles).to_have_count(24)
+    expect(page.get_by_text("1 of 30")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("2 of 30")).to_be_visible()
+    tiles.nth(4).click()
+    expect(page.get_by_text("5 of 30")).to_be_visible()
+    heatmap = page.get_by_alt_text(re.compile("with its heatmap"))
+    before = heatmap.get_attribute("src")
+    slider = page.get_by_test_id("stSlider").locator("input")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(page.get_by_test_id("stSliderThumbValue")).to_have_text("0 %")
+    expect(heatmap).not_to_have_attribute("src", str(before))
+    expect(page.get_by_text("5 of 30")).to_be_visible()  # the key moved the slider, not the picture
+    page.reload()
+    expect(page.get_by_text("5 of 30")).to_be_visible()
+    expect(page.get_by_test_id("stSliderThumbValue")).to_have_text("0 %")
+    page.get_by_role("radio", name="rejects", exact=True).click()
+    expect(page).to_have_url(re.compile("show=rejects"))
+
+
+def _see_the_model(page: Page) -> None:
+    page.get_by_role("link", name="Models").click()
+    expect(page.get_by_role("heading", name="Champion: version 1")).to_be_visible()
+    expect(page.get_by_text("on 30 sealed test pictures").first).to_be_visible()
+
+
+def _home_knows_the_champion(page: Page) -> None:
+    page.get_by_role("link", name="Home").click()
+    expect(page.get_by_text("Champion: version 1")).to_be_visible()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"{url} does not answer: {log.read_text()}")
