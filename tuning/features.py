@@ -69,12 +69,17 @@ def patch_features(cached: CachedFeatures, pictures: Sequence[Picture], config: 
         (N, h, w, D) float16 on the CPU: half the memory, and no finer than the cache they come from.
     """
     rows = [cached.rows[picture.key] for picture in pictures]
-    parts: list[Tensor] = []
+    features = torch.empty(0)
     for start in range(0, len(rows), BATCH):
         chosen = rows[start : start + BATCH]
         maps = {
             stage: torch.from_numpy(np.ascontiguousarray(cached.stage(stage)[chosen])).float()
             for stage in config.layers
         }
-        parts.append(aggregate(maps, config.layers, config.patch_size, config.feature_dim).half())
-    return torch.cat(parts)
+        batch = aggregate(maps, config.layers, config.patch_size, config.feature_dim)
+        if (
+            start == 0
+        ):  # the backbone decides the shape; one allocation, because joining parts would hold them twice
+            features = torch.empty(len(rows), *batch.shape[1:], dtype=torch.float16)
+        features[start : start + len(chosen)] = batch
+    return features
