@@ -1,4 +1,4 @@
-"""How the dashboard's process is started, theme included."""
+"""How the dashboard's process is started, theme included: `python -m dashboard.server` with Streamlit's flags."""
 
 import sys
 from pathlib import Path
@@ -27,5 +27,21 @@ def command(settings: Settings) -> list[str]:
         "client.showErrorDetails": "none",  # dashboard/incidents.py shows what a person can use
         "theme.base": THEME_FILE,
     }
-    flags = [f"--{key}={value}" for key, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(APP_FILE), *flags]
+    return [sys.executable, "-m", "dashboard.server", *(f"--{key}={value}" for key, value in options.items())]
+
+
+def serve(flags: list[str]) -> None:
+    """Run Streamlit in this process until it is asked to end.
+
+    MLflow and torch are imported first, by this one thread: that takes seconds which no visitor then waits, and two
+    visitors' threads that import MLflow at once leave it half imported for good.
+    """
+    from streamlit.web import cli
+
+    from tuning import packaging, predictor  # noqa: F401
+
+    cli.main(["run", str(APP_FILE), *flags], prog_name="streamlit")
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1:])

@@ -15,6 +15,6 @@ def show() -> None:
     source = data_url(out.getvalue(), "png")
     st.html(
         f'<div class="sn-legend"><img src="{source}" alt="From dark blue to blue, then orange from '
-        'the middle on, pale yellow"><div class="sn-ticks"><span>like a normal part</span>'
+        'the middle on, pale yellow"><div class="sn-ticks"><span>normal</span>'
         "<span>▲ as far as normal parts reach</span><span>far beyond</span></div></div>"
     )

@@ -226,9 +226,12 @@ def _panels(model: Model, current: ScoredPicture) -> None:
     image = current.image
     pixels = cached.pixels(image.digest, image.name)
     anomaly_map = scored.anomaly_map(workspace(), model, image)
-    strength = st.slider(
+    control, meaning = st.columns(2, gap="medium", vertical_alignment="bottom")
+    strength = control.slider(
         "Heatmap opacity", 0, 100, 60, step=5, format="%d %%", key="opacity", bind="query-params"
     )
+    with meaning:
+        legend.show()
     with st.container(key="panels"):
         over, side = st.columns([2, 1])
     drawn = heatmap.overlay(pixels, anomaly_map, scale_of(model), strength / 100)
@@ -244,7 +247,6 @@ def _panels(model: Model, current: ScoredPicture) -> None:
         side.caption("Ground truth: a normal picture, nothing to outline.")
     else:
         side.caption("Ground truth: anomalous, nobody has marked where.")
-    legend.show()
 
 
 if __name__ == "__main__":

@@ -12,20 +12,23 @@ from dashboard.session import workspace
 from dashboard.views import DATASETS, HEATMAPS, MODELS, STUDIES, SYSTEM
 from dashboard.wording import plural
 from storage.records import Label
-from tuning import queries
+from tuning import queries, supervisor
 
 LIVE_SECONDS = 3.0
+IDLE_SECONDS = 15.0  # a command line beside the page may start something
 PAGES = {"studies": STUDIES, "models": MODELS, "system": SYSTEM}
 
 
 def show() -> None:
     """Draw the page."""
-    if not overview.cards(workspace()):
+    cards = overview.cards(workspace())
+    if not cards:
         _empty()
+        st.fragment(_watch_for_datasets, run_every=LIVE_SECONDS)()
         return
     st.title("Home")
-    live = any(card.study and not card.study.state.finished for card in overview.cards(workspace()))
-    st.fragment(_cards, run_every=LIVE_SECONDS if live else None)()
+    live = any(card.study and not card.study.state.finished for card in cards)
+    st.fragment(_cards, run_every=LIVE_SECONDS if live else IDLE_SECONDS)()
 
 
 def _empty() -> None:
@@ -34,6 +37,11 @@ def _empty() -> None:
         "A model learns from pictures of normal parts what they look like, and shows on new pictures where one "
         "differs. Begin with the demo, or with a folder of your own.",
     )
+    if _demo_is_loading():
+        st.info(
+            "The demo is being drawn; it appears here by itself in a moment.", icon=":material/hourglass:"
+        )
+        return
     left, right = st.columns(2, border=True)
     with left:
         st.subheader("Try the demo")
@@ -49,6 +57,20 @@ def _empty() -> None:
             "A folder of pictures of normal parts is enough; the MVTec layout adds defects and masks to judge by."
         )
         st.code("simplenet ingest FOLDER --name my-parts", language="bash")
+
+
+def _demo_is_loading() -> bool:
+    """Whether `simplenet up --demo` is at it."""
+    return any(
+        status.name == "demo" and status.state in ("starting", "ready")
+        for status in supervisor.running(workspace().settings)
+    )
+
+
+@incidents.guarded
+def _watch_for_datasets() -> None:
+    if overview.cards(workspace()):
+        st.rerun()
 
 
 def _start_demo() -> None:

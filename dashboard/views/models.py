@@ -64,10 +64,10 @@ def _champion(model: Model) -> None:
                 icon=":material/open_in_new:",
             )
         _badges(model)
-        left, right = st.columns([1, 1], gap="large")
-        with left:
+        grid = st.grid(2, min_column_width=400, gap="large")
+        with grid.cell():
             _figures(model)
-        with right:
+        with grid.cell():
             _lineage(model)
 
 
@@ -253,6 +253,7 @@ def _calling(model: Model) -> None:
         f'model = mlflow.pyfunc.load_model("{uri}")\n'
         'print(model.predict(pd.DataFrame({"image": [open("part.png", "rb").read()]})))',
         language="python",
+        wrap_lines=True,
     )
     st.caption(
         "As an HTTP endpoint: MLflow's own server, which answers POST /invocations and has no password of its own."
@@ -261,6 +262,7 @@ def _calling(model: Model) -> None:
         f'MLFLOW_TRACKING_URI="{_without_password(tracking)}" \\\n'
         f'  mlflow models serve --env-manager local --port 5001 -m "{uri}"',
         language="bash",
+        wrap_lines=True,
     )
 
 

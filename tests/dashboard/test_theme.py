@@ -54,7 +54,7 @@ def test_nothing_packaged_asks_the_network() -> None:
 
 def test_command_starts_the_app_with_theme_host_and_port(tmp_path: Path) -> None:
     arguments = command(Settings(home=tmp_path, host="127.0.0.9", dashboard_port=8777))
-    assert arguments[:5] == [sys.executable, "-m", "streamlit", "run", str(APP_FILE)]
+    assert arguments[:3] == [sys.executable, "-m", "dashboard.server"]
     assert APP_FILE.is_file()
     for flag in (
         "--server.address=127.0.0.9",
@@ -70,5 +70,5 @@ def test_command_starts_the_app_with_theme_host_and_port(tmp_path: Path) -> None
 def test_streamlit_knows_every_option(tmp_path: Path) -> None:
     from streamlit import config
 
-    flags = command(Settings(home=tmp_path))[5:]
+    flags = command(Settings(home=tmp_path))[3:]
     assert {flag.removeprefix("--").partition("=")[0] for flag in flags} <= set(config.get_config_options())
