@@ -14,54 +14,53 @@ from engine.errors import ShapeMismatch
 LEAK = 0.2  # slope of LeakyReLU below zero, as published
 
 
-class Adaptor(nn.Sequential):
-    """`depth` linear layers of equal width, without activations, as published: (…, D) → (…, D)."""
+class StackedLinear(nn.Module):
+    """One linear layer per member, computed together: (members, N, inputs) → (members, N, outputs)."""
 
-    def __init__(self, dim: int, depth: int, generator: torch.Generator | None = None) -> None:
-        super().__init__(*[_linear(dim, dim, generator) for _ in range(depth)])
+    def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        weights = [torch.empty(outputs, inputs) for _ in range(members)]
+        for weight in weights:  # Xavier normal, as published; biases as torch's own linear layer draws them
+            nn.init.xavier_normal_(weight, generator=generator)
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.stack(weights))
+        self.bias = nn.Parameter(torch.empty(members, outputs).uniform_(-bound, bound, generator=generator))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias[:, None], features, self.weight.transpose(1, 2))
+
+
+class Adaptor(nn.Sequential):
+    """`depth` linear layers of equal width, without activations, as published."""
+
+    def __init__(self, members: int, dim: int, depth: int, generator: torch.Generator) -> None:
+        super().__init__(*[StackedLinear(members, dim, dim, generator) for _ in range(depth)])
 
 
 class Discriminator(nn.Module):
-    """Linear, batch norm, LeakyReLU, linear without bias: (N, D) → (N,), higher is more normal."""
+    """Linear, batch norm, LeakyReLU, linear without bias: (members, N, D) → (members, N), higher is more normal."""
 
-    def __init__(self, dim: int, width: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, members: int, dim: int, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.hidden = _linear(dim, width, generator)
-        self.norm = nn.BatchNorm1d(width)
-        self.tail = _linear(width, 1, generator, bias=False)
+        self.hidden = StackedLinear(members, dim, width, generator)
+        self.norm = nn.BatchNorm1d(members * width)
+        tail = torch.empty(members, width)
+        # Xavier normal for a layer of one output, as published.
+        tail.normal_(0, (2 / (width + 1)) ** 0.5, generator=generator)
+        self.tail = nn.Parameter(tail)
 
     def forward(self, features: Tensor) -> Tensor:
-        outputs: Tensor = self.tail(F.leaky_relu(self.norm(self.hidden(features)), LEAK))
-        return outputs.squeeze(-1)
-
-
-class Member(nn.Module):
-    """One adaptor with its discriminator: what the paper calls SimpleNet."""
-
-    def __init__(self, config: SimpleNetConfig, feature_dim: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.adaptor = Adaptor(feature_dim, config.adaptor_depth, generator)
-        self.discriminator = Discriminator(feature_dim, config.discriminator_width, generator)
-
-    def forward(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Discriminate adapted features from the same features with noise added.
-
-        Args:
-            features, noise: (N, D).
-        Returns:
-            normal, anomalous: (N,) each, the discriminator's outputs, higher is more normal.
-        """
-        adapted = self.adaptor(features)
-        # One batch for both, as published: batch norm must see normal and anomalous features together.
-        both = self.discriminator(torch.cat([adapted, anomalous_features(adapted, noise)]))
-        return both[: len(features)], both[len(features) :]
+        members, rows, _ = features.shape
+        # Batch norm wants (N, channels): the members' units side by side, each normalised on its own rows.
+        units = self.norm(self.hidden(features).transpose(0, 1).reshape(rows, -1))
+        return (F.leaky_relu(units, LEAK).reshape(rows, members, -1) * self.tail).sum(dim=-1).T
 
 
 class SimpleNet(nn.Module):
     """Members that share nothing but their configuration; a score is the mean of theirs.
 
-    A single member's scores depend on its random start, which lives on in the directions that its adaptor keeps.
-    Averaging members takes that away; docs/log.md has the figures.
+    One member is the paper's SimpleNet. Its scores depend on its random start, which lives on in the directions
+    that its adaptor keeps; averaging members takes that away. docs/log.md has the figures.
 
     Args:
         config: members, depth, width and seed are taken from it; equal seeds give equal initial weights.
@@ -73,19 +72,21 @@ class SimpleNet(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         self.config = config
         self.feature_dim = feature_dim
-        members = [Member(config, feature_dim, generator) for _ in range(config.members)]
-        self.members = nn.ModuleList(members)
+        self.adaptor = Adaptor(config.members, feature_dim, config.adaptor_depth, generator)
+        self.discriminator = Discriminator(config.members, feature_dim, config.discriminator_width, generator)
 
     def forward(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Discriminate as each member does, on patches of its own.
+        """Discriminate adapted features from the same features with noise added.
 
         Args:
-            features, noise: (members, N, D).
+            features, noise: (members, N, D); each member has patches of its own.
         Returns:
-            normal, anomalous: (members, N) each, higher is more normal.
+            normal, anomalous: (members, N) each, the discriminators' outputs, higher is more normal.
         """
-        outputs = [member(*own) for member, *own in zip(self.members, features, noise, strict=True)]
-        return torch.stack([normal for normal, _ in outputs]), torch.stack([other for _, other in outputs])
+        adapted = self.adaptor(features)
+        # One batch for both, as published: batch norm must see normal and anomalous features together.
+        both = self.discriminator(torch.cat([adapted, anomalous_features(adapted, noise)], dim=1))
+        return both[:, : features.shape[1]], both[:, features.shape[1] :]
 
     @torch.inference_mode()
     def patch_scores(self, features: Tensor) -> Tensor:
@@ -119,14 +120,25 @@ class FusedHead(nn.Module):
     bias: Tensor
     tail: Tensor
 
+    @torch.no_grad()
     def __init__(self, model: SimpleNet) -> None:
         super().__init__()
-        device = next(model.parameters()).device
-        parts = [_fold(member, model.feature_dim) for member in model.members]
-        weights, biases, tails = zip(*parts, strict=True)
-        self.register_buffer("weight", torch.cat(weights).float().to(device))
-        self.register_buffer("bias", torch.cat(biases).float().to(device))
-        self.register_buffer("tail", -torch.cat(tails).float().to(device) / len(parts))
+        norm, tail = model.discriminator.norm, model.discriminator.tail
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        # In double precision: folding must not cost digits that the layers one by one would keep.
+        weight = torch.eye(model.feature_dim, dtype=torch.float64)
+        bias = torch.zeros(1, model.feature_dim, dtype=torch.float64)
+        for layer in [*model.adaptor, model.discriminator.hidden]:
+            assert isinstance(layer, StackedLinear)
+            matrices = _exact(layer.weight)
+            weight = matrices @ weight
+            bias = torch.einsum("koi,ki->ko", matrices, bias.expand(len(matrices), -1)) + _exact(layer.bias)
+        scale = _exact(norm.weight) / (_exact(norm.running_var) + norm.eps).sqrt()
+        bias = scale * (bias.flatten() - _exact(norm.running_mean)) + _exact(norm.bias)
+        self.register_buffer("weight", (scale[:, None] * weight.flatten(0, 1)).float().to(tail.device))
+        self.register_buffer("bias", bias.float().to(tail.device))
+        self.register_buffer("tail", -tail.detach().flatten() / len(tail))
 
     @torch.inference_mode()
     def forward(self, features: Tensor) -> Tensor:
@@ -136,31 +148,6 @@ class FusedHead(nn.Module):
                 "Aggregate them with the model's own configuration."
             )
         return F.leaky_relu(F.linear(features.float(), self.weight, self.bias), LEAK) @ self.tail
-
-
-@torch.no_grad()
-def _fold(member: nn.Module, feature_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Give one member's weight (width, D), bias (width,) and tail (width,) on the CPU.
-
-    In double precision: folding must not cost digits that the layers one by one would keep.
-    """
-    assert isinstance(member, Member)
-    norm = member.discriminator.norm
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-
-    def exact(values: Tensor) -> Tensor:
-        return values.to("cpu").double()
-
-    weight = torch.eye(feature_dim, dtype=torch.float64)
-    bias = torch.zeros(feature_dim, dtype=torch.float64)
-    for layer in [*member.adaptor, member.discriminator.hidden]:
-        assert isinstance(layer, nn.Linear)
-        weight = exact(layer.weight) @ weight
-        bias = exact(layer.weight) @ bias + exact(layer.bias)
-    scale = exact(norm.weight) / (exact(norm.running_var) + norm.eps).sqrt()
-    bias = scale * (bias - exact(norm.running_mean)) + exact(norm.bias)
-    return scale[:, None] * weight, bias, exact(member.discriminator.tail.weight[0])
 
 
 def anomalous_features(adapted: Tensor, noise: Tensor) -> Tensor:
@@ -187,12 +174,6 @@ def truncated_l1_loss(normal: Tensor, anomalous: Tensor, margin: float) -> Tenso
     return (margin - normal).clamp(min=0).mean(dim=-1) + (margin + anomalous).clamp(min=0).mean(dim=-1)
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator | None, *, bias: bool = True) -> nn.Linear:
-    """Make a linear layer with Xavier-normal weights, as published, and torch's default bias."""
-    with torch.random.fork_rng(devices=[]):  # the constructor draws from torch's global generator
-        layer = nn.Linear(inputs, outputs, bias=bias)
-    nn.init.xavier_normal_(layer.weight, generator=generator)
-    if bias:
-        bound = inputs**-0.5
-        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
-    return layer
+def _exact(values: Tensor) -> Tensor:
+    """Give values in double precision on the CPU; some devices have none."""
+    return values.detach().to("cpu").double()

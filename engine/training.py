@@ -94,17 +94,23 @@ def train(
 def make_optimizers(model: SimpleNet) -> list[Optimizer]:
     """Make the published pair: Adam for the discriminator and, when there is an adaptor, AdamW for it."""
     config = model.config
-    adaptors = [values for name, values in model.named_parameters() if ".adaptor." in name]
-    discriminators = [values for name, values in model.named_parameters() if ".discriminator." in name]
     # The fused step is the same arithmetic in one pass over the weights.
-    fused = discriminators[0].device.type in ("cpu", "cuda")
-    optimizers: list[Optimizer] = [
-        Adam(discriminators, lr=config.discriminator_lr, weight_decay=config.weight_decay, fused=fused)
-    ]
-    if adaptors:
-        decay = config.adaptor_weight_decay
-        optimizers.append(AdamW(adaptors, lr=config.adaptor_lr, weight_decay=decay, fused=fused))
-    return optimizers
+    fused = model.discriminator.tail.device.type in ("cpu", "cuda")
+    discriminator = Adam(
+        model.discriminator.parameters(),
+        lr=config.discriminator_lr,
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
+    if config.adaptor_depth == 0:
+        return [discriminator]
+    adaptor = AdamW(
+        model.adaptor.parameters(),
+        lr=config.adaptor_lr,
+        weight_decay=config.adaptor_weight_decay,
+        fused=fused,
+    )
+    return [discriminator, adaptor]
 
 
 def set_learning_rates(optimizers: list[Optimizer], config: SimpleNetConfig, progress: float) -> None:
