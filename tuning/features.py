@@ -16,6 +16,7 @@ from storage.workspace import Workspace
 from tuning.pictures import Picture
 
 BATCH = 8  # images per forward pass; more gains nothing on a CPU
+AGGREGATE_BATCH = 2  # images whose maps are held in float32 at once; with stage 1 each takes 30 MB on the way
 
 
 def cached_features(
@@ -70,8 +71,8 @@ def patch_features(cached: CachedFeatures, pictures: Sequence[Picture], config: 
     """
     rows = [cached.rows[picture.key] for picture in pictures]
     features = torch.empty(0)
-    for start in range(0, len(rows), BATCH):
-        chosen = rows[start : start + BATCH]
+    for start in range(0, len(rows), AGGREGATE_BATCH):
+        chosen = rows[start : start + AGGREGATE_BATCH]
         maps = {
             stage: torch.from_numpy(np.ascontiguousarray(cached.stage(stage)[chosen])).float()
             for stage in config.layers
