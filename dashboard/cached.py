@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from dashboard.scored import ScoredPicture
 from dashboard.session import workspace
 from dashboard.thumbnails import data_url, thumbnail
 from engine.images import RGB, decode
@@ -16,11 +17,11 @@ def thumbnail_url(digest: str, name: str) -> str:
     return data_url(thumbnail(workspace(), digest, name))
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def images(version_id: int) -> list[ImageRecord]:
-    """All images of a dataset version, which never changes."""
+@st.cache_resource(max_entries=16, show_spinner=False)
+def images(version_id: int) -> tuple[ImageRecord, ...]:
+    """All images of a dataset version, which never changes; shared by all visitors, for there may be 20,000."""
     with workspace().session() as session:
-        return datasets.list_images(session, version_id)
+        return tuple(datasets.list_images(session, version_id))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -30,10 +31,12 @@ def version(version_id: int) -> DatasetVersion:
         return datasets.get_version(session, version_id)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@st.cache_resource(max_entries=32, show_spinner=False)
 def pixels(digest: str, name: str) -> RGB:
-    """A picture as (H, W, 3) uint8."""
-    return decode(workspace().blobs.get(digest), name)
+    """A picture as (H, W, 3) uint8, read-only."""
+    decoded = decode(workspace().blobs.get(digest), name)
+    decoded.setflags(write=False)
+    return decoded
 
 
 @st.cache_data(max_entries=256, show_spinner="Asking MLflow where the runs are …")
@@ -51,3 +54,9 @@ def backbone(name: str, weights: str | None) -> tuple[bool, str]:
 
     status = backbone_status(workspace(), name, Path(weights) if weights else None)
     return status.ready, status.text
+
+
+@st.cache_resource(show_spinner=False)
+def scores_by_model() -> dict[int, list[ScoredPicture]]:
+    """The scored test pictures of each model by its id, filled by the heatmap page once all have a score."""
+    return {}

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from dashboard import theme
+from dashboard import theme, wording
 
+CLEAR = "rgba(0,0,0,0)"
+MANY = 1500  # points; more are drawn by WebGL
+CURVES = 60  # lines of one chart; more hide each other
 MODE_BAR = {"displayModeBar": False}  # passed to st.plotly_chart as `config`
 
 
@@ -77,11 +80,11 @@ def objective_history(trials: Sequence[TrialPoint], objective: str) -> go.Figure
 
 
 def epoch_curves(trials: Sequence[TrialPoint], objective: str, highlighted: int | None = None) -> go.Figure:
-    """The objective after each epoch, a line per trial; one of them, usually the best, in front."""
+    """The objective after each epoch, a line per trial (the last 60); one of them, usually the best, in front."""
     figure = go.Figure(layout=_layout(height=260))
-    ordered = sorted(
-        (trial for trial in trials if trial.curve), key=lambda trial: trial.number == highlighted
-    )
+    curves = sorted((trial for trial in trials if trial.curve), key=lambda trial: trial.number)
+    ordered = [trial for trial in curves if trial.number != highlighted][-CURVES:]
+    ordered += [trial for trial in curves if trial.number == highlighted]
     for trial in ordered:
         epochs = sorted(trial.curve)
         front = trial.number == highlighted
@@ -117,7 +120,8 @@ def score_strip(points: Sequence[ScorePoint], threshold: float, selected: str | 
     figure = go.Figure(layout=_layout(height=160, margin={"l": 78, "r": 12, "t": 24, "b": 44}))
     for decision, symbol in (("accept", "circle"), ("reject", "x-thin")):
         chosen = [point for point in points if point.decision == decision]
-        figure.add_scatter(
+        draw = figure.add_scattergl if len(points) > MANY else figure.add_scatter
+        draw(
             x=[point.score for point in chosen],
             y=["anomalous" if point.anomalous else "normal" for point in chosen],
             mode="markers",
@@ -141,20 +145,22 @@ def score_strip(points: Sequence[ScorePoint], threshold: float, selected: str | 
                 x=[point.score],
                 y=["anomalous" if point.anomalous else "normal"],
                 mode="markers",
-                marker={"color": "rgba(0,0,0,0)", "size": 17, "line": {"color": theme.INK, "width": 2}},
+                marker={"color": CLEAR, "size": 17, "line": {"color": theme.INK, "width": 2}},
                 hoverinfo="skip",
                 showlegend=False,
             )
     figure.add_vline(x=threshold, line={"color": theme.INK, "width": 1.5, "dash": "dash"})
     figure.add_annotation(
-        x=threshold, y=1, yref="paper", yanchor="bottom", text=f"threshold {threshold:.3f}", showarrow=False,
+        x=threshold, y=1, yref="paper", yanchor="bottom", text=f"threshold {wording.number(threshold)}", showarrow=False,
         font={"size": 11, "color": theme.INK},
     )  # fmt: skip
     figure.update_xaxes(title=None)
     figure.update_yaxes(
         categoryorder="array", categoryarray=["anomalous", "normal"], range=[-0.6, 1.6], title=None
     )
-    figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.3, "yanchor": "top"})
+    figure.update_layout(
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.4, "yanchor": "top", "bgcolor": CLEAR}
+    )
     return figure
 
 

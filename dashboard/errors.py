@@ -15,7 +15,3 @@ class BadOption(DashboardError):
 
 class WorkersDie(DashboardError):
     """Workers were started for a study and none stayed alive."""
-
-
-class MapMissing(DashboardError):
-    """A cached anomaly map was deleted while it was to be shown."""

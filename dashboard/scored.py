@@ -7,7 +7,6 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.errors import MapMissing
 from dashboard.scales import scale_of
 from storage.records import ImageRecord, Label, Model
 from storage.workspace import Workspace
@@ -89,18 +88,13 @@ def scored_pictures(
 
 
 def anomaly_map(workspace: Workspace, model: Model, image: ImageRecord) -> NDArray[np.float32]:
-    """The anomaly map of a scored image: (H, W) in its own pixels.
-
-    Raises:
-        MapMissing: the cached map was deleted in the meantime.
-    """
+    """The anomaly map of an image: (H, W) in its own pixels; computed again where the cached one was deleted."""
     kept = map_cache(workspace, model).get(image.pixel_digest)
-    if kept is None:
-        raise MapMissing(
-            f"The cached anomaly map of '{image.name}' is gone; it must lie in {workspace.settings.maps_folder}. "
-            "Reload the page to compute it again."
-        )
-    return kept[1]
+    if kept is not None:
+        return kept[1]
+    from tuning.predictor import score_images
+
+    return next(iter(score_images(workspace, model, [image]))).anomaly_map
 
 
 def scored_picture(image: ImageRecord, score: float, threshold: float) -> ScoredPicture:

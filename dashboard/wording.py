@@ -28,8 +28,8 @@ def figure_name(key: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with fixed digits; an en dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """A figure with fixed digits and a true minus sign; an en dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None) -> str:

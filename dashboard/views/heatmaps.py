@@ -13,7 +13,7 @@ from dashboard.scored import Order, ScoredPicture, Show
 from dashboard.session import workspace
 from dashboard.thumbnails import data_url, shrunk
 from dashboard.views import DATASETS, STUDIES
-from dashboard.wording import plural
+from dashboard.wording import number, plural
 from engine.images import decode_mask
 from storage import datasets, models
 from storage.records import ImageRecord, Model, Role
@@ -62,12 +62,15 @@ def _no_champion(name: str) -> None:
 
 def _pictures(model: Model) -> list[ScoredPicture]:
     """All test pictures with their scores; those not scored yet are scored now, with a progress bar."""
-    images = [image for image in cached.images(model.dataset_version_id) if image.role is Role.TEST]
-    found, missing = scored.scored_pictures(workspace(), model, images)
-    if missing:
-        _score(model, missing)
-        found, _ = scored.scored_pictures(workspace(), model, images)
-    return found
+    known = cached.scores_by_model()
+    if model.id not in known:
+        images = [image for image in cached.images(model.dataset_version_id) if image.role is Role.TEST]
+        found, missing = scored.scored_pictures(workspace(), model, images)
+        if missing:
+            _score(model, missing)
+            found, _ = scored.scored_pictures(workspace(), model, images)
+        known[model.id] = found
+    return known[model.id]
 
 
 def _score(model: Model, images: Sequence[ImageRecord]) -> None:
@@ -103,7 +106,7 @@ def _summary(model: Model, pictures: Sequence[ScoredPicture]) -> None:
         look.note(f"champion · version {model.version}"),
         f"<span>{plural(normal, 'normal picture')}: <b>{plural(false_rejects, 'false reject')}</b></span>",
         f"<span>{plural(len(outcomes) - normal, 'anomalous picture')}: <b>{plural(escapes, 'escape')}</b></span>",
-        f'<span class="sn-muted">threshold {scale_of(model).threshold:.3f}{promise}</span>',
+        f'<span class="sn-muted">threshold {number(scale_of(model).threshold)}{promise}</span>',
     ]
     look.line(*parts)
 
@@ -166,9 +169,9 @@ def _tile(model: Model, picture: ScoredPicture) -> Tile:
     return Tile(
         id=str(picture.image.id),
         source=_tile_url(model.id, picture.image.digest, picture.image, model),
-        title=f"{picture.image.name}, score {picture.score:.3f}",
+        title=f"{picture.image.name}, score {number(picture.score)}",
         caption=picture.decision,
-        detail=f"{picture.score:.2f}",
+        detail=number(picture.score, 2),
         decision=picture.decision,
         wrong=picture.wrong,
     )
@@ -193,7 +196,7 @@ def _large(
     truth = (current.image.defect_type or current.image.label.value).replace("_", " ")
     parts = [
         look.decision(current.decision),
-        f'<span class="sn-number">score <b>{current.score:.3f}</b></span>',
+        f'<span class="sn-number">score <b>{number(current.score)}</b></span>',
         f'<span class="sn-muted">{escape(truth)} · {place + 1} of {len(listed)}</span>',
     ]
     if current.wrong:

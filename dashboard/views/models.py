@@ -114,7 +114,7 @@ def _operating_point(model: Model) -> list[tuple[str, str]]:
         "cost": "of least expected cost",
         "f1": "of the best F1 on validation",
     }[calibration.threshold_method.value]
-    pairs = [("Threshold", f"{calibration.threshold:.4f}, {how}")]
+    pairs = [("Threshold", f"{wording.number(calibration.threshold, 4)}, {how}")]
     if calibration.false_reject_rate is not None:
         pictures = wording.plural(calibration.n, "calibration picture")
         rate = f"at most {100 * calibration.false_reject_rate:.3g} %, by {pictures}"

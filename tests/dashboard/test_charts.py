@@ -1,7 +1,7 @@
 """Charts say what their data say."""
 
 from dashboard import theme
-from dashboard.charts import ScorePoint, TrialPoint, epoch_curves, objective_history, score_strip
+from dashboard.charts import CURVES, ScorePoint, TrialPoint, epoch_curves, objective_history, score_strip
 
 TRIALS = [
     TrialPoint(number=2, state="completed", value=0.80, curve={1: 0.7, 2: 0.80}),
@@ -39,9 +39,21 @@ def test_history_of_no_trials_is_an_empty_chart() -> None:
 
 def test_best_curve_is_drawn_last_so_that_it_stands_in_front() -> None:
     figure = epoch_curves(TRIALS, "Image AUROC", highlighted=0)
-    assert [trace.name for trace in figure.data] == ["trial 3", "trial 2", "trial 1"]
+    assert [trace.name for trace in figure.data] == ["trial 2", "trial 3", "trial 1"]
     assert figure.data[-1].line.color == theme.PRIMARY
-    assert figure.data[1].line.dash == "dot"
+    assert figure.data[0].line.dash == "dot"
+
+
+def test_only_the_last_curves_are_drawn_and_the_best() -> None:
+    many = [TrialPoint(number=number, state="completed", value=0.5, curve={1: 0.5}) for number in range(500)]
+    names = [trace.name for trace in epoch_curves(many, "F1", highlighted=3).data]
+    assert len(names) == CURVES + 1
+    assert (names[-2], names[-1]) == ("trial 500", "trial 4")
+
+
+def test_strip_of_many_pictures_is_drawn_by_webgl() -> None:
+    points = [ScorePoint(name=str(n), score=n, decision="accept", anomalous=False) for n in range(2000)]
+    assert {trace.type for trace in score_strip(points, threshold=1e6).data} == {"scattergl"}
 
 
 def test_strip_has_every_score_once_and_the_threshold() -> None:

@@ -37,6 +37,10 @@ def test_figure_comes_with_its_interval() -> None:
     assert wording.with_interval(None, None) == "–"
 
 
+def test_numbers_have_a_true_minus_sign() -> None:
+    assert wording.number(-0.4132) == "−0.413"
+
+
 @pytest.mark.parametrize(
     ("ago", "text"), [(1, "just now"), (60, "60 s ago"), (7200, "2 h 0 min ago"), (4e5, "5 days ago")]
 )

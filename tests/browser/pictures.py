@@ -1,0 +1,49 @@
+"""Take the documentation's pictures of a running dashboard: `python tests/browser/pictures.py ADDRESS DATASET STUDY FOLDER`."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+WIDTH, HEIGHT = 1400, 900
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+
+
+def take(address: str, dataset: str, study: str, folder: Path) -> None:
+    """Write home.png, study.png, heatmaps.png and models.png."""
+    pages = {
+        "home": ("/", ".sn-strip"),
+        "study": (f"/studies?dataset={dataset}&study={study}", ".js-plotly-plot"),
+        "heatmaps": (f"/heatmaps?dataset={dataset}", ".js-plotly-plot"),
+        "models": (f"/models?dataset={dataset}", ".sn-facts"),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        for name, (path, waits_for) in pages.items():
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, base_url=address)
+            page.goto(path)
+            page.locator(waits_for).first.wait_for(timeout=60_000)
+            page.wait_for_timeout(3000)  # charts and fonts settle
+            _fit(page)
+            page.screenshot(path=folder / f"{name}.png")
+            page.close()
+        browser.close()
+
+
+def _fit(page: Page) -> None:
+    """Make the window as high as the page, within reason."""
+    content = int(page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight"))
+    page.set_viewport_size({"width": WIDTH, "height": max(HEIGHT, min(content, 1150))})
+    page.wait_for_timeout(1000)
+
+
+if __name__ == "__main__":
+    take(sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4]))
