@@ -127,13 +127,12 @@ class FusedHead(nn.Module):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         # In double precision: folding must not cost digits that the layers one by one would keep.
-        weight = torch.eye(model.feature_dim, dtype=torch.float64)
-        bias = torch.zeros(1, model.feature_dim, dtype=torch.float64)
-        for layer in [*model.adaptor, model.discriminator.hidden]:
+        hidden = model.discriminator.hidden
+        weight, bias = _exact(hidden.weight), _exact(hidden.bias)
+        for layer in reversed([*model.adaptor]):
             assert isinstance(layer, StackedLinear)
-            matrices = _exact(layer.weight)
-            weight = matrices @ weight
-            bias = torch.einsum("koi,ki->ko", matrices, bias.expand(len(matrices), -1)) + _exact(layer.bias)
+            bias = bias + (weight @ _exact(layer.bias)[..., None])[..., 0]
+            weight = weight @ _exact(layer.weight)
         scale = _exact(norm.weight) / (_exact(norm.running_var) + norm.eps).sqrt()
         bias = scale * (bias.flatten() - _exact(norm.running_mean)) + _exact(norm.bias)
         self.register_buffer("weight", (scale[:, None] * weight.flatten(0, 1)).float().to(tail.device))
