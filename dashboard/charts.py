@@ -117,7 +117,7 @@ def score_strip(points: Sequence[ScorePoint], threshold: float, selected: str | 
         threshold: a score above it is rejected.
         selected: name of the picture to mark, or None.
     """
-    figure = go.Figure(layout=_layout(height=160, margin={"l": 78, "r": 12, "t": 24, "b": 44}))
+    figure = go.Figure(layout=_layout(height=180, margin={"l": 78, "r": 12, "t": 24, "b": 60}))
     for decision, symbol in (("accept", "circle"), ("reject", "x-thin")):
         chosen = [point for point in points if point.decision == decision]
         draw = figure.add_scattergl if len(points) > MANY else figure.add_scatter
@@ -151,16 +151,20 @@ def score_strip(points: Sequence[ScorePoint], threshold: float, selected: str | 
             )
     figure.add_vline(x=threshold, line={"color": theme.INK, "width": 1.5, "dash": "dash"})
     figure.add_annotation(
-        x=threshold, y=1, yref="paper", yanchor="bottom", text=f"threshold {wording.number(threshold)}", showarrow=False,
+        x=threshold,
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        text=f"threshold {wording.number(threshold)}",
+        showarrow=False,
         font={"size": 11, "color": theme.INK},
-    )  # fmt: skip
+    )
     figure.update_xaxes(title=None)
     figure.update_yaxes(
         categoryorder="array", categoryarray=["anomalous", "normal"], range=[-0.6, 1.6], title=None
     )
-    figure.update_layout(
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.4, "yanchor": "top", "bgcolor": CLEAR}
-    )
+    below = {"orientation": "h", "x": 1, "xanchor": "right", "y": -0.4, "yanchor": "top", "bgcolor": CLEAR}
+    figure.update_layout(legend=below)
     return figure
 
 
