@@ -142,7 +142,7 @@ class Detector:
         self.model = model.eval()
         self.config = config
         self.calibration = calibration
-        self._head = model.fused().to(extractor.device)
+        self._head = model.fused(extractor.dtype).to(extractor.device)
 
     def score(self, images: Sequence[RGB]) -> list[Scored]:
         """Score pictures of any sizes; a picture's result does not depend on the others.
