@@ -53,6 +53,7 @@ def mvtec(
     No choice is made on the test set. These figures stand beside published tables; they are no sealed test.
     """
     from dashboard.commands.studies import numbers
+    from dashboard.wording import plural
 
     settings = reporting.read_settings()
     folders = _categories(root)
@@ -64,7 +65,10 @@ def mvtec(
             )
     rows = [[name, *_cells(result)] for name, result in results.items()]
     header = ["category", "image AUROC", "pixel AUROC", "AUPRO", "test pictures", "seconds"]
-    text = reporting.table(header, rows) + f"\nprotocol: paper (whole test set, last epoch, {seeds} seeds)"
+    text = (
+        reporting.table(header, rows)
+        + f"\nprotocol: paper (whole test set, last epoch, {plural(seeds, 'seed')})"
+    )
     reporting.answer({name: result.to_json() for name, result in results.items()}, as_json=as_json, text=text)
 
 
