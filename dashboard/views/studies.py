@@ -247,7 +247,7 @@ def _trial_table(study: Study, trials: Sequence[TrialRecord], url: str | None) -
     rows = pd.DataFrame(
         {
             "trial": [trial.number + 1 for trial in trials],
-            "state": [f"{theme.STATE_SHAPES[trial.state]} {trial.state}" for trial in trials],
+            "state": [f"{theme.STATE_SHAPES.get(trial.state, '')} {trial.state}" for trial in trials],
             "value": [_point(trial).value for trial in trials],
             "σ": [_parameter(trial, "noise_std") for trial in trials],
             "layers": [wording.layers(str(trial.params.get("layers", ""))) for trial in trials],
