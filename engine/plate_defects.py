@@ -70,11 +70,11 @@ def _scratch(clean: Surface, severity: float, rng: np.random.Generator) -> tuple
     angle = rng.choice([-1, 1]) * np.radians(rng.uniform(8, 25) + 45 * severity * rng.uniform(0, 1))
     middle = rng.uniform(-55, 55), rng.uniform(-50, 50)
     distance, travel = _distance_to_arc(clean, middle, angle, length, bend=rng.normal(0, 0.09))
-    width = max(0.55 + 0.75 * severity, 0.75 * pixel)
+    width = max(0.7 + 0.7 * severity, 0.75 * pixel)
     taper = np.clip(1 - np.abs(2 * travel / length) ** 3, 0, 1)
     groove = taper * np.exp(-((distance / width) ** 2))
     footprint = (groove > 0.12) & (clean.coverage == 1)
-    strength = 0.07 + 0.42 * severity**1.5
+    strength = 0.18 + 0.40 * severity
     # A burr: one lip of the groove shines.
     lip = taper * np.exp(-(((distance - 1.2 * width) / width) ** 2))
     tint = clean.tint * (1 - strength * groove + 0.5 * strength * lip)[..., None]
@@ -93,21 +93,21 @@ def _distance_to_arc(
 
 def _dent(clean: Surface, severity: float, rng: np.random.Generator) -> tuple[Surface, Footprint]:
     """An uneven hollow without a change of colour: only its slopes show it."""
-    radius = rng.uniform(5.5, 9.5) + 3 * severity
+    radius = rng.uniform(7, 10) + 4 * severity
     stretch, turn = rng.uniform(0.7, 1.4), rng.uniform(0, np.pi)
     u, v = clean.u - rng.uniform(-80, 80), clean.v - rng.uniform(-58, 58)
     along, across = np.cos(turn) * u + np.sin(turn) * v, np.cos(turn) * v - np.sin(turn) * u
     wobble = 1 + 0.12 * smooth_noise(rng, clean.u.shape[0], 9)
     reach = ((along / stretch) ** 2 + (across * stretch) ** 2) * wobble / radius**2
     hollow = np.exp(-(reach**1.3))
-    depth = (0.03 + 0.22 * severity**1.5) * radius
+    depth = (0.10 + 0.22 * severity) * radius
     footprint = (hollow > 0.05) & (clean.coverage == 1)
     return replace(clean, height=clean.height - depth * hollow), footprint
 
 
 def _stain(clean: Surface, severity: float, rng: np.random.Generator) -> tuple[Surface, Footprint]:
     """A dried puddle: a faint tinge with a darker rim and a ragged outline."""
-    radius = rng.uniform(9, 15) + 5 * severity
+    radius = rng.uniform(10, 15) + 6 * severity
     u, v = clean.u - rng.uniform(-72, 72), clean.v - rng.uniform(-55, 55)
     ragged = 0.22 * smooth_noise(rng, clean.u.shape[0], 6) + 0.05 * smooth_noise(rng, clean.u.shape[0], 2)
     depth = (
@@ -115,7 +115,7 @@ def _stain(clean: Surface, severity: float, rng: np.random.Generator) -> tuple[S
     )
     inside = np.clip(depth / 0.18, 0, 1)
     rim = inside * np.exp(-((depth - 0.16) ** 2) / 0.02)
-    strength = (0.018 + 0.16 * severity**1.6) * (0.7 * inside + 0.6 * rim)
+    strength = (0.065 + 0.18 * severity) * (0.7 * inside + 0.6 * rim)
     colour = np.array([0.45, 0.85, 1.4]) if rng.random() < 0.6 else np.array([1.2, 0.8, 0.5])
     footprint = _largest_piece((inside > 0.15) & (clean.coverage == 1))
     return replace(clean, tint=clean.tint * (1 - strength[..., None] * colour)), footprint
@@ -140,7 +140,7 @@ def _missing_hole(
         return blank, footprint
     bored = replace(
         clean,
-        height=0.75 * clean.height + 0.25 * blank.height,
-        tint=np.maximum(clean.tint, (0.22 + 0.5 * severity) * blank.tint),
+        height=0.5 * clean.height + 0.5 * blank.height,
+        tint=np.maximum(clean.tint, (0.5 + 0.4 * severity) * blank.tint),
     )
     return bored, footprint

@@ -64,23 +64,26 @@ class Surface:
 
 
 def sample_plate(rng: np.random.Generator) -> Plate:
-    """Draw one normal plate: its pose, its brushing, its light, its serial number and its dust."""
-    lamp = rng.normal(-1.0, 0.18), rng.normal(-1.2, 0.18), 1.6
+    """Draw one normal plate: its pose, its brushing, its light, its serial number and its dust.
+
+    Every range has an end: one plate far outside the others would set the threshold for all of them.
+    """
+    lamp = rng.uniform(-1.3, -0.7), rng.uniform(-1.5, -0.9), 1.6
     length = float(np.linalg.norm(lamp))
     specks = tuple(
-        (rng.uniform(-100, 100), rng.uniform(-88, 88), rng.uniform(0.5, 1.4), rng.uniform(0.1, 0.6))
-        for _ in range(rng.poisson(4.0))
+        (rng.uniform(-100, 100), rng.uniform(-88, 88), rng.uniform(0.5, 1.2), rng.uniform(0.1, 0.5))
+        for _ in range(rng.integers(1, 8))
     )
     return Plate(
-        shift=(rng.normal(0, 1.3), rng.normal(0, 1.3)),
-        angle=np.radians(rng.normal(0, 0.7)),
-        brush_angle=np.radians(rng.normal(0, 1.2)),
-        brush_strength=rng.uniform(0.03, 0.085),
-        exposure=float(np.exp(rng.normal(0, 0.06))),
-        warmth=float(np.clip(rng.normal(0, 0.45), -1, 1)),
+        shift=(rng.uniform(-2.2, 2.2), rng.uniform(-2.2, 2.2)),
+        angle=np.radians(rng.uniform(-1.2, 1.2)),
+        brush_angle=np.radians(rng.uniform(-2, 2)),
+        brush_strength=rng.uniform(0.035, 0.075),
+        exposure=rng.uniform(0.9, 1.1),
+        warmth=rng.uniform(-0.8, 0.8),
         light=(lamp[0] / length, lamp[1] / length, lamp[2] / length),
-        sheen_centre=rng.normal(-18, 16),
-        sheen_width=rng.uniform(42, 62),
+        sheen_centre=rng.uniform(-42, 6),
+        sheen_width=rng.uniform(44, 60),
         serial="".join(str(digit) for digit in rng.integers(0, 10, size=6)),
         specks=specks,
         texture_seed=int(rng.integers(2**32)),

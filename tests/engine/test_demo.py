@@ -108,6 +108,18 @@ def test_normal_plates_differ_in_more_than_noise() -> None:
     assert np.std([plate.brush_angle for plate in plates]) > np.radians(0.3)
 
 
+def test_no_normal_plate_lies_far_outside_the_others() -> None:
+    plates = [sample_plate(np.random.default_rng(seed)) for seed in range(200)]
+    nuisance = np.array(
+        [
+            (*plate.shift, plate.angle, plate.brush_angle, plate.exposure, plate.warmth, plate.sheen_centre)
+            for plate in plates
+        ]
+    )
+    deviations = np.abs(nuisance - nuisance.mean(axis=0)) / nuisance.std(axis=0)
+    assert deviations.max() < 2.2  # of 200 plates with normally distributed nuisance, one lies beyond 2.5
+
+
 def test_progress_counts_every_picture(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     draw_demo(tmp_path, size=SIZE, progress=lambda done, total: seen.append((done, total)))
