@@ -162,6 +162,37 @@ def test_patch_scores_keep_leading_dimensions(make_config: Callable[..., SimpleN
     torch.testing.assert_close(scores[1, 2, 3], model.patch_scores(features[1, 2, 3][None])[0])
 
 
+def test_scores_in_parts_equal_scores_at_once(
+    make_config: Callable[..., SimpleNetConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SimpleNet(make_config(), 12)
+    features = torch.randn(50, 12, generator=torch.Generator().manual_seed(0))
+    at_once = model.patch_scores(features)
+    monkeypatch.setattr("engine.simplenet.ROWS", 7)
+    torch.testing.assert_close(model.patch_scores(features), at_once)
+    assert model.patch_scores(features[:0]).shape == (0,)
+
+
+def test_bf16_head_stays_close_and_scores_in_fp32(make_config: Callable[..., SimpleNetConfig]) -> None:
+    model = SimpleNet(make_config(), 12)
+    features = torch.randn(500, 12, generator=torch.Generator().manual_seed(0))
+    exact, rounded = model.fused()(features), model.fused(torch.bfloat16)(features)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().max() < 0.02 * exact.std()
+
+
+def test_fused_head_keeps_its_scores_when_the_model_trains_on(
+    make_config: Callable[..., SimpleNetConfig],
+) -> None:
+    model = SimpleNet(make_config(), 12)
+    features = torch.randn(2, 64, 12, generator=torch.Generator().manual_seed(0))
+    head = model.fused()
+    before = head(features)
+    training_step(model, make_optimizers(model), features, torch.randn(2, 64, 12))
+    assert torch.equal(head(features), before)
+    assert not torch.equal(model.patch_scores(features), before)
+
+
 def test_features_of_another_length_are_refused(make_config: Callable[..., SimpleNetConfig]) -> None:
     with pytest.raises(ShapeMismatch, match="length 11; this model takes 12"):
         SimpleNet(make_config(), 12).patch_scores(torch.zeros(5, 11))
