@@ -35,12 +35,12 @@ class SimpleNetConfig:
         None  # None: channels of the layers side by side; a number: the paper's pooling to it
     )
     adaptor_depth: int = 1  # linear layers between features and discriminator; 0 = none
-    discriminator_width: int = 256  # hidden units of each member
-    members: int = 6  # adaptor–discriminator pairs trained apart, their scores averaged; 1 = as published
+    discriminator_width: int = 128  # hidden units of each member
+    members: int = 8  # adaptor–discriminator pairs trained apart, their scores averaged; 1 = as published
     noise_std: float = 0.015  # σ of the Gaussian noise that makes adapted features anomalous
     margin: float = 0.5  # scores beyond ±margin cost nothing
     epochs: int = 10  # an epoch is steps_per_epoch steps; scores are reported after each
-    steps_per_epoch: int = 40
+    steps_per_epoch: int = 50
     batch_patches: int = 256  # patches per member and step, drawn across all training pictures
     adaptor_lr: float = 1e-3
     discriminator_lr: float = 2e-3
