@@ -22,6 +22,11 @@ def fraction_done(study: Study) -> float:
     return min(1.0, (trial - 1 + within) / trials)
 
 
+def orphaned(study: Study, now: datetime) -> bool:
+    """Whether the study counts as running though its worker has not been heard of for a whole lease."""
+    return study.state is StudyState.RUNNING and study.lease_until is not None and study.lease_until < now
+
+
 def seconds_left(study: Study, now: datetime) -> float | None:
     """A guess from the pace so far; None before a trial has ended, or while nothing runs."""
     done = fraction_done(study)

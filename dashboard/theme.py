@@ -30,6 +30,7 @@ STATE_COLOURS = {
     "failed": "#b3261e",
     "cancelled": "#6b7280",  # drawn as an outline
     "pruned": "#8a94a3",
+    "interrupted": "#8a94a3",
 }
 STATE_SHAPES = {  # beside the colour, for those who do not see it
     "queued": "○",
@@ -39,6 +40,7 @@ STATE_SHAPES = {  # beside the colour, for those who do not see it
     "failed": "✕",
     "cancelled": "⊘",
     "pruned": "◌",
+    "interrupted": "↻",
 }
 DECISION_COLOURS = {"accept": ACCEPT, "reject": REJECT}
 DECISION_SHAPES = {"accept": "✓", "reject": "✕"}

@@ -59,22 +59,37 @@ def resolve_backbone(name: str, weights: Path | None = None) -> Backbone:
         WeightsUnavailable: there is no such file, or none of the three places has the weights; within 10 s
             when the hub does not answer.
     """
-    if name == "auto":
-        name = weights.name.split(".")[0] if weights is not None else DEFAULT_BACKBONE
-    licence, hub_id = _published(name)
-    if weights is not None:
-        if not weights.is_file():
-            raise WeightsUnavailable(f"Weights file '{weights}' does not exist. {_REMEDY}")
-        if weights.suffix != ".safetensors":
-            raise WeightsUnavailable(
-                f"Weights file '{weights.name}' is not a .safetensors file; pickles can run code and are "
-                "not read. "
-                "Convert it with safetensors."
-            )
-        origin = f"file {weights.name}"
-    else:
+    if weights is None:
+        name = DEFAULT_BACKBONE if name == "auto" else name
+        licence, hub_id = _published(name)
         weights, origin = _from_hub(name, hub_id)
+    else:
+        _check_file(weights)
+        name = weights.name.split(".")[0] if name == "auto" else name
+        _published(name)  # refuses a name that timm does not know
+        licence, origin = _licence_of_file(name, weights), f"file {weights.name}"
     return Backbone(name=name, weights=weights, digest=_file_digest(weights), origin=origin, licence=licence)
+
+
+def _check_file(weights: Path) -> None:
+    if not weights.is_file():
+        raise WeightsUnavailable(f"Weights file '{weights}' does not exist. {_REMEDY}")
+    if weights.suffix != ".safetensors":
+        raise WeightsUnavailable(
+            f"Weights file '{weights.name}' is not a .safetensors file; pickles can run code and are not read. "
+            "Convert it with safetensors."
+        )
+
+
+def _licence_of_file(name: str, weights: Path) -> str | None:
+    """The licence of a file that is named as timm names a pretraining ("resnet18.tv_in1k"); else nobody knows it."""
+    pretraining = weights.name.removesuffix(".safetensors")
+    if "." not in pretraining or pretraining.split(".")[0] != name.split(".")[0]:
+        return None
+    try:
+        return _published(pretraining)[0]
+    except UnknownBackbone:
+        return None
 
 
 def _published(name: str) -> tuple[str | None, str | None]:

@@ -17,6 +17,7 @@ from PIL import Image
 from engine.errors import BadImage, ShapeMismatch
 from engine.images import MIN_SIDE, RGB
 
+PLANTING = "planted-1"  # name of what `plant_defect` draws; to be changed whenever it draws something else
 VISIBLE_LEVELS = 8  # of 255; a pixel counts as changed when one of its channels changed by so much
 MIN_PIXELS = 4  # smallest defect
 MAX_AREA = 0.09  # largest defect, as a share of the picture

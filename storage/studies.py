@@ -78,8 +78,10 @@ def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]
     return [_study(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
 
 
-def claim(session: Session, *, worker_id: str, now: datetime, lease_seconds: float) -> Study | None:
-    """Give the oldest study that waits to a worker, or None when none waits.
+def claim(
+    session: Session, *, worker_id: str, now: datetime, lease_seconds: float, study_id: int | None = None
+) -> Study | None:
+    """Give the oldest study that waits to a worker, or None when none waits; with `study_id` that one or none.
 
     Waiting are queued studies, paused ones that are wanted again, and running ones whose lease has run out. Running
     ones whose lease has run out and that should be paused or cancelled are brought to rest on the way.
@@ -93,6 +95,8 @@ def claim(session: Session, *, worker_id: str, now: datetime, lease_seconds: flo
         StudyRow.wanted == Wanted.RUN,
         or_(StudyRow.state.in_([StudyState.QUEUED, StudyState.PAUSED]), abandoned),
     )
+    if study_id is not None:
+        waiting = and_(waiting, StudyRow.id == study_id)
     # One statement that finds and takes: with two, several workers find the same study. PostgreSQL skips those that
     # another worker is taking at this moment; SQLite lets one worker at a time do this.
     oldest = (

@@ -10,9 +10,10 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from storage.errors import TrackingError
 from storage.settings import Settings
@@ -66,7 +67,9 @@ class Tracking:
 
             logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
             logging.getLogger("alembic").setLevel(logging.WARNING)
-            self._client = MlflowClient(tracking_uri=self._settings.tracking_uri)
+            uri = self._settings.tracking_uri
+            # Named twice: the registry is otherwise the one that this process spoke to last.
+            self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         return self._client
 
     def experiment(self, dataset_name: str) -> str:
@@ -139,11 +142,6 @@ class Tracking:
         with _refusals(f"log {path} of run", run_id):
             self.client.log_dict(run_id, dict(data), path)
 
-    def log_file(self, run_id: str, file: Path, folder: str | None = None) -> None:
-        """Keep a file as an artifact below `folder`."""
-        with _refusals(f"log {file.name} of run", run_id):
-            self.client.log_artifact(run_id, str(file), folder)
-
     def end_run(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run as FINISHED, FAILED or KILLED; ending an ended run again is harmless."""
         with _refusals("end run", run_id):
@@ -188,29 +186,35 @@ class Tracking:
         with _refusals(f"promote version {version} of", dataset_name):
             self.client.set_registered_model_alias(dataset_name, CHAMPION, str(version))
 
-    def champion_version(self, dataset_name: str) -> int | None:
-        """The version that the alias `champion` points at; None without one."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return int(self.client.get_model_version_by_alias(dataset_name, CHAMPION).version)
-        except MlflowException:
-            return None
+    def registered_version(self, dataset_name: str, run_id: str) -> int | None:
+        """The registered version that a run's model became; None where it was never registered."""
+        with _refusals("look for the model of run", run_id):
+            found = self.client.search_model_versions(f"run_id = '{run_id}'")
+            return max(
+                (int(version.version) for version in found if version.name == dataset_name), default=None
+            )
 
     def checkpoint_folder(self, dataset_name: str, version: int) -> Path:
         """The folder of a registered version's weights on this machine, downloaded when it lies elsewhere."""
         import mlflow
 
         with _refusals(f"fetch version {version} of", dataset_name):
-            mlflow.set_tracking_uri(self._settings.tracking_uri)
-            mlflow.set_registry_uri(self._settings.tracking_uri)
-            folder = self._settings.home / "models" / dataset_name / str(version)
+            # Not by models:/name/version, which MLflow resolves once per process, whatever the database.
+            source = (
+                self.client.get_model_version(dataset_name, str(version)).source or ""
+            )  # models:/<model id>
+            location = self.client.get_logged_model(source.rpartition("/")[2]).artifact_location
             if not self._remote:
-                folder = Path(mlflow.artifacts.download_artifacts(f"models:/{dataset_name}/{version}"))
-            elif not (folder / "complete").exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                mlflow.artifacts.download_artifacts(f"models:/{dataset_name}/{version}", dst_path=str(folder))
-                (folder / "complete").touch()
+                folder = Path(url2pathname(urlparse(location).path))
+            else:
+                fetched = self._settings.home / "models" / dataset_name / str(version)
+                folder = fetched / PurePosixPath(urlparse(location).path).name
+                if not (fetched / "complete").exists():
+                    fetched.mkdir(parents=True, exist_ok=True)
+                    mlflow.artifacts.download_artifacts(
+                        location, dst_path=str(fetched), tracking_uri=self._settings.tracking_uri
+                    )
+                    (fetched / "complete").touch()
         checkpoint = folder / "artifacts" / CHECKPOINT
         if not checkpoint.is_dir():
             raise TrackingError(

@@ -23,7 +23,7 @@ from storage.workspace import Workspace
 from tuning.context import StudyContext, head_folder
 from tuning.errors import TuningError
 from tuning.figures import Figures, figures
-from tuning.map_cache import MapCache
+from tuning.map_cache import MapCache, map_cache, map_folder
 from tuning.packaging import served_model
 from tuning.pictures import Picture
 from tuning.trial import TrialData, run_trial
@@ -85,7 +85,8 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
     detector = _detector(context, data, best)
     cache = MapCache(workspace.settings.maps_folder / f"study-{study.id}-trial-{best.number}")
     test = _sealed_test(context, detector, best, run_id, cache)
-    validation = best.user_attrs["figures"]
+    # Judged anew: the trial's own figures are those of the study's precision and of its own threshold.
+    validation = evaluate(context, detector, context.pictures.validation, cache).to_json()
     found: dict[str, Any] = {
         "objective": context.spec.objective.value,
         "objective_value": best.value,
@@ -97,8 +98,9 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
             "name": context.extractor.backbone.name,
             "origin": context.extractor.backbone.origin,
             "digest": context.extractor.weights_digest,
+            "licence": context.extractor.backbone.licence,
         },
-        "comparison": _compare(workspace, study.dataset_name, context.pictures.test, cache),
+        "comparison": _compare(context, detector, cache),
     }
     context.lease.report({"message": "registering the model in MLflow"}, at_once=True)
     folder = workspace.settings.checkpoints_folder / f"study-{study.id}" / "checkpoint"
@@ -108,14 +110,16 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
         metrics_of_test = {key: value for key, value in test.items() if _is_number(value)}
         context.tracking.log_metrics(run_id, {f"test.{key}": value for key, value in metrics_of_test.items()})
         context.tracking.log_dict(run_id, test, "test.json")
-    uri = context.tracking.log_model(run_id, served_model(folder, dataset=study.dataset_name, figures=found))
-    version = context.tracking.register(
-        study.dataset_name, uri, run_id, {"study": str(study.id), "trial": str(best.number)}
-    )
-    shutil.rmtree(folder)
-    cache.rename(workspace.settings.maps_folder / study.dataset_name / str(version))
+    version = context.tracking.registered_version(study.dataset_name, run_id)
+    if version is None:
+        uri = context.tracking.log_model(
+            run_id, served_model(folder, dataset=study.dataset_name, figures=found)
+        )
+        tags = {"study": str(study.id), "trial": str(best.number + 1)}
+        version = context.tracking.register(study.dataset_name, uri, run_id, tags)
+    cache.rename(map_folder(workspace, study.dataset_name, version))
     with workspace.session() as session:
-        return models.create_model(
+        model = models.create_model(
             session,
             dataset_version_id=context.version.id,
             study_id=study.id,
@@ -126,6 +130,8 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
             figures=found,
             now=now(),
         )
+    shutil.rmtree(folder.parent)  # the head lives on in the registered model
+    return model
 
 
 def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Detector:
@@ -218,30 +224,24 @@ def evaluate(
     )
 
 
-def _compare(
-    workspace: Workspace, dataset_name: str, pictures: tuple[Picture, ...], cache: MapCache
-) -> dict[str, Any] | None:
+def _compare(context: StudyContext, detector: Detector, cache: MapCache) -> dict[str, Any] | None:
     """Paired bootstrap of the candidate against the reigning champion on the same test pictures; None without one.
 
-    Only where the champion has scored the very same pictures (its cached scores): across dataset versions the sealed
-    pictures of one may have been training pictures of the other's study.
+    Only within one dataset version: in another, this version's test pictures may have had other roles.
     """
-    reigning = _champion(workspace, dataset_name)
-    if reigning is None:
+    reigning = _champion(context.workspace, context.lease.study.dataset_name)
+    pictures = context.pictures.test
+    if reigning is None or reigning.dataset_version_id != context.version.id:
         return None
-    other = MapCache(workspace.settings.maps_folder / dataset_name / str(reigning.version))
-    scores = [(cache.score(picture.key), other.score(picture.key)) for picture in pictures]
-    both = [
-        (picture.anomalous, mine, theirs) for picture, (mine, theirs) in zip(pictures, scores, strict=True)
-    ]
-    if not both or any(mine is None or theirs is None for _, mine, theirs in both):
+    if not any(picture.anomalous for picture in pictures):
         return None
-    labels = np.array([anomalous for anomalous, _, _ in both])
+    folder = context.tracking.checkpoint_folder(reigning.dataset_name, reigning.version)
+    other = checkpoint.load(folder, device=str(context.extractor.device))
     difference = metrics.paired_bootstrap(
         metrics.image_auroc,
-        np.array([mine for _, mine, _ in both]),
-        np.array([theirs for _, _, theirs in both]),
-        labels,
+        _scores(context, detector, pictures, cache),
+        _scores(context, other, pictures, map_cache(context.workspace, reigning)),
+        np.array([picture.anomalous for picture in pictures]),
     )
     return {
         "against_version": reigning.version,
@@ -249,6 +249,22 @@ def _compare(
         "low": difference.low,
         "high": difference.high,
     }
+
+
+def _scores(
+    context: StudyContext, detector: Detector, pictures: tuple[Picture, ...], cache: MapCache
+) -> NDArray[np.float64]:
+    """Scores of pictures under a model, computed where its cache lacks them."""
+    scores = []
+    for picture in pictures:
+        score = cache.score(picture.key)
+        if score is None:
+            context.lease.check()
+            scored = detector.score([picture.read(context.workspace.blobs)[0]])[0]
+            cache.put(picture.key, scored.score, scored.anomaly_map)
+            score = scored.score
+        scores.append(score)
+    return np.array(scores)
 
 
 def _why_promote(model: Model, reigning: Model | None) -> str | None:

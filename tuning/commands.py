@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage import datasets, models, studies
-from storage.errors import StorageError
-from storage.records import ModelState, Promotion, Study, Wanted, now
+from storage.errors import ModelNotFound
+from storage.records import Promotion, Study, Wanted, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.backbones import backbone_status
-from tuning.errors import BadSpec, TuningError, WeightsMissing
+from tuning.closing import close_study
+from tuning.errors import BadSpec, WeightsMissing
 from tuning.ingest import IngestReport, Progress, ingest_folder
-from tuning.pictures import study_pictures
-from tuning.spec import StudySpec, needs_masks
+from tuning.pictures import check_objective, study_pictures
+from tuning.spec import StudySpec
 
 __all__ = [
     "DEMO_DATASET",
@@ -93,8 +94,7 @@ def launch_study(
     with workspace.session() as session:
         version = datasets.latest_version(session, dataset_name)
         pictures = study_pictures(datasets.list_images(session, version.id))
-        if spec.objective.needs_masks and not pictures.synthetic_validation and not version.has_masks:
-            raise needs_masks(spec, dataset_name)
+        check_objective(spec, pictures, dataset_name)
         if spec.weights is not None and not Path(spec.weights).is_file():
             raise BadSpec(
                 f"Weights file '{spec.weights}' does not exist. Give the path of a .safetensors file."
@@ -116,14 +116,22 @@ def want(workspace: Workspace, study_id: int, wanted: Wanted) -> Study:
         StudyNotFound, StudyFinished: there is nothing to steer.
     """
     with workspace.session() as session:
-        return studies.set_wanted(session, study_id, wanted, now())
+        study = studies.set_wanted(session, study_id, wanted, now())
+    if study.state.finished:  # no worker holds it, so nobody else would end its trials and runs
+        close_study(workspace, Tracking(workspace.settings), study)
+    return study
 
 
-def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, why: str) -> Promotion:
+def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, why: str) -> Promotion | None:
     """Make a registered version the dataset's champion, by a person's decision.
 
+    May be repeated: where a crash or an outage came between the record and MLflow's alias, the alias is set again.
+
+    Returns:
+        The record; None where the version was the champion already.
     Raises:
-        TuningError: there is no such version, or it is the champion already.
+        DatasetNotFound, ModelNotFound: there is no such version.
+        TrackingError: MLflow can't be reached; the version is recorded as champion, MLflow still serves the old one.
     """
     from tuning.champion import promote_model
 
@@ -133,14 +141,5 @@ def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, 
     model = next((model for model in known if model.version == version), None)
     if model is None:
         have = ", ".join(str(model.version) for model in known) or "none: run a study first"
-        raise TuningError(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
-    if model.state is ModelState.CHAMPION:
-        raise TuningError(
-            f"Version {version} of '{dataset_name}' is the champion already. Nothing was changed."
-        )
-    try:
-        promotion = promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)
-    except StorageError as error:
-        raise TuningError(f"Version {version} of '{dataset_name}' could not be promoted: {error}") from error
-    assert promotion is not None
-    return promotion
+        raise ModelNotFound(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
+    return promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)

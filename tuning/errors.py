@@ -33,6 +33,10 @@ class NoCompletedTrial(TuningError):
     """A study ended without one completed trial to choose from."""
 
 
+class TooManyAttempts(TuningError):
+    """A study was begun again and again and never came to its end."""
+
+
 class StudyCancelled(TuningError):
     """Somebody asked for the running study to be cancelled; raised inside the trial to unwind it."""
 

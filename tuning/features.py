@@ -10,6 +10,7 @@ from torch import Tensor
 from engine.config import SimpleNetConfig
 from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import PREPROCESSING
+from engine.synthetic import PLANTING
 from storage.feature_cache import CachedFeatures, FeatureKey
 from storage.records import DatasetVersion
 from storage.workspace import Workspace
@@ -43,7 +44,7 @@ def cached_features(
         height=height,
         width=width,
         # Whatever else changes the numbers: how pictures become tensors, in which precision, which stages are kept.
-        preprocessing=f"{PREPROCESSING} {extractor.dtype} stages {extractor.stages}",
+        preprocessing=f"{PREPROCESSING} {extractor.dtype} stages {extractor.stages} {PLANTING}",
     )
     found = workspace.features.open(key)
     if found is not None and all(picture.key in found.rows for picture in pictures):

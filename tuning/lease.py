@@ -99,6 +99,7 @@ class Lease:
                         now=now(),
                         lease_seconds=settings.lease_seconds,
                     )
+                with self.workspace.session() as session:
                     studies.beat_worker(session, worker_id=self.worker_id, study_id=self.study.id, now=now())
             except LeaseLost as error:
                 self._lost = error

@@ -1,12 +1,21 @@
 """Scores and anomaly maps that a model has computed, on disk, so that no page computes them twice."""
 
-import os
+import io
 import shutil
-import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from storage.atomic_files import write_file
+from storage.records import Model
+from storage.workspace import Workspace
+
+
+def map_folder(workspace: Workspace, dataset_name: str, version: int) -> Path:
+    """Where the scores and maps of a registered model are cached."""
+    return workspace.settings.maps_folder / dataset_name / str(version)
 
 
 class MapCache:
@@ -22,29 +31,24 @@ class MapCache:
     def put(self, key: str, score: float, anomaly_map: NDArray[np.float32]) -> None:
         """Keep the score and the (H, W) float32 map of a picture."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.folder, suffix=".partial")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(file, score=np.float64(score), anomaly_map=anomaly_map)
-            os.replace(temporary, self._file(key))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        file = io.BytesIO()
+        np.savez(file, score=np.float64(score), anomaly_map=anomaly_map)
+        write_file(self._file(key), file.getvalue())
 
     def get(self, key: str) -> tuple[float, NDArray[np.float32]] | None:
-        """Score and map of a picture; None where they are not cached."""
+        """Score and map of a picture; None where they are not cached, or the file is damaged."""
         try:
-            with np.load(self._file(key), allow_pickle=False) as kept:
+            with np.load(io.BytesIO(self._file(key).read_bytes()), allow_pickle=False) as kept:
                 return float(kept["score"]), kept["anomaly_map"]
-        except FileNotFoundError:
+        except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
     def score(self, key: str) -> float | None:
-        """Score of a picture, without reading its map; None where it is not cached."""
+        """Score of a picture, without reading its map; None as for `get`."""
         try:
-            with np.load(self._file(key), allow_pickle=False) as kept:
+            with np.load(io.BytesIO(self._file(key).read_bytes()), allow_pickle=False) as kept:
                 return float(kept["score"])
-        except FileNotFoundError:
+        except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
     def rename(self, folder: Path) -> None:
@@ -58,3 +62,8 @@ class MapCache:
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.npz"
+
+
+def map_cache(workspace: Workspace, model: Model) -> MapCache:
+    """The cached scores and maps of a registered model."""
+    return MapCache(map_folder(workspace, model.dataset_name, model.version))

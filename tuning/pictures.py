@@ -10,7 +10,8 @@ from engine.images import decode, decode_mask
 from engine.synthetic import plant_defect
 from storage.blobs import BlobStore
 from storage.records import ImageRecord, Label, Role
-from tuning.errors import DatasetTooSmall
+from tuning.errors import BadSpec, DatasetTooSmall
+from tuning.spec import StudySpec
 
 MIN_VALIDATION_NORMALS = 2  # with fewer, no ranking of normal against anomalous pictures means anything
 
@@ -101,6 +102,20 @@ def study_pictures(images: Sequence[ImageRecord]) -> StudyPictures:
         synthetic_validation=synthetic_validation,
         synthetic_test=synthetic_test,
     )
+
+
+def check_objective(spec: StudySpec, pictures: StudyPictures, dataset_name: str) -> None:
+    """Refuse an objective on pixels where no validation picture has a mask.
+
+    Raises:
+        BadSpec: it would be undefined in every trial.
+    """
+    marked = any(picture.planted or picture.image.mask_digest for picture in pictures.validation)
+    if spec.objective.needs_masks and not marked:
+        raise BadSpec(
+            f"Objective '{spec.objective}' needs masks, and none of the {len(pictures.validation)} validation pictures "
+            f"of dataset '{dataset_name}' has one. Choose image_auroc, or ingest the dataset with more masks."
+        )
 
 
 def _with_defects(pictures: list[Picture]) -> tuple[list[Picture], bool]:

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from engine.calibration import Calibration
 from engine.checkpoint import load
+from engine.errors import BadImage
 from engine.images import decode
 from engine.scoring import Detector
 from storage import datasets, models
 from storage.records import ImageRecord, Model
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning.errors import BadPicture, NoChampion
-from tuning.map_cache import MapCache
+from tuning.errors import NoChampion
+from tuning.map_cache import map_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,14 @@ class ScoredImage:
     score: float
     decision: str  # accept or reject
     anomaly_map: NDArray[np.float32]  # (H, W) in the image's own pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnscoredFile:
+    """A file that could not be scored."""
+
+    path: Path
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +113,11 @@ def score_files(
     paths: Sequence[Path],
     *,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Iterator[ScoredFile]:
-    """Score files with the dataset's champion, one by one.
+) -> Iterator[ScoredFile | UnscoredFile]:
+    """Score files with the dataset's champion, one by one; a file that is no picture does not stop the others.
 
     Raises:
         NoChampion: there is no model to score with.
-        BadPicture: a file can't be read. BadImage: it is no picture.
     """
     model = champion(workspace, dataset_name)
     loaded = detector(workspace, model)
@@ -118,10 +126,16 @@ def score_files(
         if progress is not None:
             progress(done, len(paths), path.name)
         try:
-            data = path.read_bytes()
+            pixels = decode(path.read_bytes(), path.name)
         except OSError as error:
-            raise BadPicture(f"File '{path}' can not be read: {error.strerror}. Check the path.") from error
-        scored = loaded.score([decode(data, path.name)])[0]
+            yield UnscoredFile(
+                path=path, error=f"File '{path}' can not be read: {error.strerror}. Check the path."
+            )
+            continue
+        except BadImage as error:
+            yield UnscoredFile(path=path, error=str(error))
+            continue
+        scored = loaded.score([pixels])[0]
         yield ScoredFile(
             path=path,
             score=scored.score,
@@ -131,11 +145,6 @@ def score_files(
         )
     if progress is not None:
         progress(len(paths), len(paths), "done")
-
-
-def map_cache(workspace: Workspace, model: Model) -> MapCache:
-    """The cached scores and maps of a registered model."""
-    return MapCache(workspace.settings.maps_folder / model.dataset_name / str(model.version))
 
 
 def detector(workspace: Workspace, model: Model) -> Detector:

@@ -9,13 +9,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from storage import studies
-from storage.errors import StorageError
+from storage.errors import DatabaseUnavailable
 from storage.records import Study, Worker, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.search import LOST, open_storage, study_name
 
 ALIVE_SECONDS = 30.0  # a worker without a heartbeat for so long counts as gone
+
+INTERRUPTED = "interrupted"  # given up unfinished, by a person's wish or with its worker; tried again
 
 _STATES = {
     TrialState.RUNNING: "running",
@@ -31,7 +33,7 @@ class TrialRecord:
     """One configuration that a study tried, as people see it."""
 
     number: int
-    state: str  # queued, running, completed, pruned, failed
+    state: str  # queued, running, completed, pruned, failed, interrupted
     value: float | None  # objective on validation after the last epoch
     params: Mapping[str, Any]
     intermediate: Mapping[int, float]  # objective by epoch
@@ -46,16 +48,16 @@ class TrialRecord:
 
 def study_trials(workspace: Workspace, study: Study) -> list[TrialRecord]:
     """The trials of a study in the order they were made; empty before its worker has begun."""
-    storage = open_storage(workspace.settings.optuna_url)
     try:
-        study_id = storage.get_study_id_from_name(study_name(study.id))
+        storage = open_storage(workspace.settings.optuna_url)
+        trials = storage.get_all_trials(storage.get_study_id_from_name(study_name(study.id)), deepcopy=False)
     except KeyError:
         return []
     except StorageInternalError as error:
-        raise StorageError(
+        raise DatabaseUnavailable(
             f"Optuna's database can not be read: {error}. Check SIMPLENET_OPTUNA_URL and that the database is in reach."
         ) from error
-    return [_record(trial) for trial in storage.get_all_trials(study_id, deepcopy=False)]
+    return [_record(trial) for trial in trials]
 
 
 def run_url(workspace: Workspace, dataset_name: str, run_id: str) -> str:
@@ -90,7 +92,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     attrs = trial.user_attrs
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],
+        state=INTERRUPTED if LOST in attrs else _STATES[trial.state],
         value=trial.value if trial.state is TrialState.COMPLETE else None,
         params=dict(trial.params),
         intermediate=dict(trial.intermediate_values),

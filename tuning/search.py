@@ -1,5 +1,6 @@
 """Optuna as this product uses it: one Optuna study per study, asked and told, with the paper's settings tried first."""
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.errors import DatabaseUnavailable
 from tuning.spec import StudySpec
 
 PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
@@ -16,20 +18,30 @@ PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
 
 RETRIES = 2  # times a trial is tried again whose worker died under it
 LOST = "lost"  # user attribute of a trial that was given up unfinished: why; it does not count against the budget
+ERROR = "error"  # user attribute of a trial that failed: why
 RETRY_OF = "retry_of"  # user attribute: number of the lost trial that this one repeats
 WARMUP_EPOCHS = 3  # no trial is pruned before
 
 
 @lru_cache(maxsize=8)
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's database, made when it is new. One per process and URL: it holds a connection pool."""
-    if url.startswith("sqlite:///"):
+    """Optuna's database, made when it is new. One per process and URL: it holds a connection pool.
+
+    Raises:
+        DatabaseUnavailable: it can't be opened.
+    """
+    try:
+        if not url.startswith("sqlite:///"):
+            return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         # WAL lets pages read while a worker writes; the mode stays with the file.
-        with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30) as connection:
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
         return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}})
-    return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except Exception as error:  # the driver's, SQLAlchemy's or Optuna's own
+        raise DatabaseUnavailable(
+            f"Optuna's database can not be opened: {type(error).__name__}. Check SIMPLENET_OPTUNA_URL and that the "
+            "database is in reach."
+        ) from error
 
 
 def study_name(study_id: int) -> str:
@@ -51,14 +63,9 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
 
     What of the paper's settings lies outside the space is left to the sampler.
     """
-    storage = open_storage(url)
-    name = study_name(study_id)
-    known = {
-        summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)
-    }
     search = optuna.create_study(
-        storage=storage,
-        study_name=name,
+        storage=open_storage(url),
+        study_name=study_name(study_id),
         direction="maximize",
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=WARMUP_EPOCHS),
@@ -67,17 +74,15 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
     search.sampler = optuna.samplers.TPESampler(
         seed=spec.seed + len(search.trials), n_startup_trials=min(10, max(4, spec.trials // 3))
     )
-    if name not in known:
+    if not search.trials:
         space = distributions(spec)
-        search.enqueue_trial(
-            {key: value for key, value in PAPER.items() if _contains(space[key], value)},
-            user_attrs={"origin": "paper"},
-        )
+        inside = {key: value for key, value in PAPER.items() if _contains(space[key], value)}
+        search.enqueue_trial(inside, user_attrs={"origin": "paper"} if inside == PAPER else {})
     return search
 
 
 def recover(url: str, search: optuna.Study) -> list[str]:
-    """Fail the trials whose worker died under them, and enqueue each again, at most twice.
+    """Fail the trials whose worker died under them, and enqueue each again, at most twice; then it counts as failed.
 
     To be called by the one worker that holds the study's lease, before its first trial.
 
@@ -86,8 +91,9 @@ def recover(url: str, search: optuna.Study) -> list[str]:
     """
     lost = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in lost:
-        _lose(url, search, trial.number, "the worker died during this trial")
-        if trial.params and _retries(search, trial) < RETRIES:
+        again = bool(trial.params) and _retries(search, trial) < RETRIES
+        _lose(url, search, trial.number, LOST if again else ERROR, "the worker died during this trial")
+        if again:
             search.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, **_origin(trial)})
     return [trial.user_attrs["run_id"] for trial in lost if "run_id" in trial.user_attrs]
 
@@ -95,15 +101,31 @@ def recover(url: str, search: optuna.Study) -> list[str]:
 def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
     """Give up a running trial by a person's wish, and enqueue its configuration for when the study goes on."""
     trial = search.get_trials(deepcopy=False)[number]
-    _lose(url, search, number, reason)
+    _lose(url, search, number, LOST, reason)
     search.enqueue_trial(trial.params, user_attrs=dict(_origin(trial)))
 
 
-def _lose(url: str, search: optuna.Study, number: int, reason: str) -> None:
+def give_up(url: str, study_id: int, reason: str) -> list[str]:
+    """Fail whatever is left running of a study that has ended.
+
+    Returns:
+        The MLflow runs that those trials left open.
+    """
+    try:
+        search = optuna.load_study(storage=open_storage(url), study_name=study_name(study_id))
+    except KeyError:  # it never began
+        return []
+    left = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in left:
+        _lose(url, search, trial.number, LOST, reason)
+    return [trial.user_attrs["run_id"] for trial in left if "run_id" in trial.user_attrs]
+
+
+def _lose(url: str, search: optuna.Study, number: int, attribute: str, reason: str) -> None:
     storage = open_storage(url)
     study_id = storage.get_study_id_from_name(search.study_name)
     trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    storage.set_trial_user_attr(trial_id, LOST, reason)
+    storage.set_trial_user_attr(trial_id, attribute, reason)
     search.tell(number, state=TrialState.FAIL)
 
 

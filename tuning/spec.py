@@ -88,6 +88,8 @@ class StudySpec:
             raise BadSpec(
                 f"Size {self.height}×{self.width} px: each side must lie in 32..2048. 256 suits most parts."
             )
+        if not 0 <= self.seed < 2**31:
+            raise BadSpec(f"Seed {self.seed}: it must lie in 0..2147483647. 0 is as good as any.")
         if not 1 <= self.epochs <= 1000:
             raise BadSpec(
                 f"{self.epochs} epochs: the number must lie in 1..1000. {SimpleNetConfig.epochs} suits most parts."
@@ -112,14 +114,6 @@ class StudySpec:
         if unknown:
             raise BadSpec(f"Unknown fields {sorted(unknown)} in a study's specification. Remove them.")
         return cls(**data)
-
-
-def needs_masks(spec: StudySpec, dataset_name: str) -> BadSpec:
-    """The error of an objective on pixels for a dataset without masks."""
-    return BadSpec(
-        f"Objective '{spec.objective}' needs masks and dataset '{dataset_name}' has none. Choose image_auroc, or "
-        "ingest the dataset with masks."
-    )
 
 
 def _objective(value: str) -> Objective:

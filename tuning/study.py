@@ -19,13 +19,14 @@ from storage.records import DatasetVersion
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning import search as searching
+from tuning.backbones import wanted_backbone
 from tuning.champion import make_candidate
 from tuning.context import StudyContext, head_folder
 from tuning.errors import NoCompletedTrial, StudyCancelled, StudyPaused
 from tuning.features import cached_features
 from tuning.lease import Lease, WorkerStopping
-from tuning.pictures import study_pictures
-from tuning.spec import StudySpec, needs_masks
+from tuning.pictures import check_objective, study_pictures
+from tuning.spec import StudySpec
 from tuning.trial import TrialData, TrialResult, run_trial, trial_config
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
         raise NoCompletedTrial(_why_none_completed(search))
     lease.report({"phase": "champion", "best": best.value}, at_once=True)
     make_candidate(context, data, best)
-    context.tracking.set_tags(context.parent_run_id, {"best_trial": str(best.number)})
+    context.tracking.set_tags(context.parent_run_id, {"best_trial": str(best.number + 1)})
     context.tracking.log_metrics(
         context.parent_run_id, {f"best.{context.spec.objective}": float(best.value or 0.0)}
     )
@@ -66,12 +67,12 @@ def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
         version = datasets.get_version(session, lease.study.dataset_version_id)
         images = datasets.list_images(session, version.id)
     pictures = study_pictures(images)
-    if spec.objective.needs_masks and not pictures.synthetic_validation and not version.has_masks:
-        raise needs_masks(spec, version.dataset_name)
+    check_objective(spec, pictures, version.dataset_name)
     settings = workspace.settings
     device = resolve_device(settings.device)
-    weights = Path(spec.weights) if spec.weights else settings.weights
-    backbone = resolve_backbone(spec.backbone if spec.backbone != "auto" else settings.backbone, weights)
+    backbone = resolve_backbone(
+        *wanted_backbone(settings, spec.backbone, Path(spec.weights) if spec.weights else None)
+    )
     stages = sorted({stage for choice in spec.layers for stage in choice})
     extractor = FeatureExtractor(backbone, stages, device, resolve_precision(settings.precision, device))
     base = SimpleNetConfig(
@@ -195,7 +196,7 @@ def _start_trial_run(context: StudyContext, trial: optuna.Trial, config: SimpleN
         tags={
             "kind": "trial",
             "study": str(context.lease.study.id),
-            "trial": str(trial.number),
+            "trial": str(trial.number + 1),
             "protocol": "sealed",
             "synthetic_validation": str(context.pictures.synthetic_validation).lower(),
         },

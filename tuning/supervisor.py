@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 15.0  # grace between asking a process to end and killing it
 POLL_SECONDS = 0.25
-PROBE_SECONDS = 2.0  # between two health checks of a process
+PROBE_SECONDS = 2.0  # patience with one health check
+HEALTH_SECONDS = 10.0  # between two health checks of a process that was ready
+MISSES = 12  # unanswered checks in a row, on a busy machine, before a process counts as hung
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)  # waits before restarts, the last one for ever
 STEADY_SECONDS = 60.0  # after so long up, the next death counts as the first again
 STATE_FILE = "supervisor.json"
@@ -79,6 +81,7 @@ class _Child:
         self._probe_at = 0.0
         self._restart_at = 0.0
         self._deaths = 0
+        self._misses = 0
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +96,7 @@ class _Child:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         self._started_at = time.monotonic()
+        self._probe_at, self._misses = 0.0, 0
         self.state = "starting"
 
     def step(self, moment: float) -> None:
@@ -106,10 +110,8 @@ class _Child:
         code = self.process.poll()
         if code is not None:
             self._died(code, moment)
-        elif self.state == "starting" and moment >= self._probe_at:
-            self._probe_at = moment + PROBE_SECONDS / 4
-            if self.spec.health_url is None or _answers(self.spec.health_url):
-                self.state, self.detail = "ready", ""
+        elif moment >= self._probe_at:
+            self._probe(moment)
 
     def stop(self) -> None:
         """Ask the whole process group to end."""
@@ -138,6 +140,17 @@ class _Child:
             log=str(self.log),
             detail=self.detail,
         )
+
+    def _probe(self, moment: float) -> None:
+        """Ask whether the process is ready, or still is; one that has stopped answering is ended, to start again."""
+        if self.spec.health_url is None or _answers(self.spec.health_url):
+            self.state, self.detail, self._misses = "ready", "", 0
+        elif self.state == "ready":
+            self._misses += 1
+            if self._misses >= MISSES:
+                logger.warning("%s does not answer any more", self.spec.name)
+                self._signal(signal.SIGKILL)
+        self._probe_at = moment + (PROBE_SECONDS / 4 if self.state == "starting" else HEALTH_SECONDS)
 
     def _died(self, code: int, moment: float) -> None:
         self._signal(signal.SIGKILL)
@@ -325,8 +338,13 @@ def _tell(
         on_change(status)
     file = settings.home / STATE_FILE
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({"pid": os.getpid(), "processes": [asdict(status) for status in statuses]}))
-    partial.replace(file)
+    try:
+        partial.write_text(
+            json.dumps({"pid": os.getpid(), "processes": [asdict(status) for status in statuses]})
+        )
+        partial.replace(file)
+    except OSError:  # a full disk must not end the processes
+        logger.exception("state of the processes not written down")
 
 
 def _with_free_ports(settings: Settings) -> Settings:

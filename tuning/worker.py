@@ -9,17 +9,21 @@ import uuid
 from engine.devices import resolve_device
 from engine.errors import EngineError
 from storage import studies
-from storage.errors import LeaseLost, StorageError
+from storage.errors import DatabaseUnavailable, LeaseLost, StorageError, TrackingError
 from storage.records import Study, StudyState, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning.errors import StudyCancelled, StudyPaused, TuningError
+from tuning.closing import close_study
+from tuning.errors import StudyCancelled, StudyPaused, TooManyAttempts, TuningError
 from tuning.lease import Lease, WorkerStopping
 from tuning.study import run_study
+from tuning.sweep import sweep
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0  # between two looks for a study
+OUTAGE_SECONDS = 10.0  # after a database or MLflow was out of reach, before the next look
+MAX_ATTEMPTS = 30  # claims of one study, pauses and outages included, before it counts as one that never ends
 
 
 def worker_name() -> str:
@@ -43,6 +47,7 @@ def run_worker(
         once: end by itself as soon as no study is waiting.
     """
     device = str(resolve_device(workspace.settings.device))
+    sweep(workspace)
     with workspace.session() as session:
         studies.register_worker(
             session,
@@ -55,7 +60,7 @@ def run_worker(
     logger.info("worker started", extra={"worker": worker_id, "device": device})
     try:
         while not stop.is_set() and not _ended(workspace, study_id):
-            study = _claim(workspace, worker_id)
+            study = _claim(workspace, worker_id, study_id)
             if study is None and once:
                 return
             if study is None:
@@ -67,13 +72,17 @@ def run_worker(
             studies.remove_worker(session, worker_id=worker_id)
 
 
-def _claim(workspace: Workspace, worker_id: str) -> Study | None:
+def _claim(workspace: Workspace, worker_id: str, study_id: int | None) -> Study | None:
     """The next study, or None; an unreachable database is waited for, not died of."""
     try:
         with workspace.session() as session:
             studies.beat_worker(session, worker_id=worker_id, study_id=None, now=now())
             return studies.claim(
-                session, worker_id=worker_id, now=now(), lease_seconds=workspace.settings.lease_seconds
+                session,
+                worker_id=worker_id,
+                now=now(),
+                lease_seconds=workspace.settings.lease_seconds,
+                study_id=study_id,
             )
     except StorageError:
         logger.exception("no claim possible; trying again", extra={"worker": worker_id})
@@ -89,11 +98,19 @@ def _ended(workspace: Workspace, study_id: int | None) -> bool:
 
 
 def _run(workspace: Workspace, study: Study, worker_id: str, stop: threading.Event) -> None:
-    """Run one claimed study and record how it ended."""
+    """Run one claimed study and record how it ended.
+
+    A database or an MLflow server that is out of reach does not fail the study: it is handed back and taken again.
+    """
     extra = {"study": study.id, "worker": worker_id}
     logger.info("study claimed", extra=extra)
-    error: str | None = None
+    state, error = StudyState.FAILED, None
     try:
+        if study.attempt > MAX_ATTEMPTS:
+            raise TooManyAttempts(
+                f"Study '{study.name}' was begun {study.attempt - 1} times without reaching its end; at most "
+                f"{MAX_ATTEMPTS} are allowed. Look for the reason in the workers' logs, then launch it again."
+            )
         with Lease(workspace, study, worker_id, stop) as lease:
             run_study(workspace, lease)
         state = StudyState.COMPLETED
@@ -105,20 +122,38 @@ def _run(workspace: Workspace, study: Study, worker_id: str, stop: threading.Eve
         logger.warning("lease lost; another worker has the study", extra=extra)
         return
     except WorkerStopping:
-        with workspace.session() as session:
-            studies.release(session, study_id=study.id, worker_id=worker_id, attempt=study.attempt, now=now())
+        _hand_back(workspace, study, worker_id)
         return
+    except (DatabaseUnavailable, TrackingError) as outage:
+        logger.exception("out of reach", extra=extra)
+        if study.attempt < MAX_ATTEMPTS:
+            _hand_back(workspace, study, worker_id)
+            stop.wait(OUTAGE_SECONDS)
+            return
+        error = str(outage)
     except (EngineError, StorageError, TuningError) as known:
         logger.warning("study failed: %s", known, extra=extra)
-        state, error = StudyState.FAILED, str(known)
+        error = str(known)
     except Exception as unknown:
         incident = uuid.uuid4().hex[:8]
         logger.exception("study failed, incident %s", incident, extra=extra)
-        state = StudyState.FAILED
         error = f"{type(unknown).__name__}: {unknown} (incident {incident}; the worker's log has the details)"
+    _finish(workspace, study, worker_id, state, error)
+
+
+def _hand_back(workspace: Workspace, study: Study, worker_id: str) -> None:
+    """Free the study at once; where even that fails, its lease runs out."""
     try:
         with workspace.session() as session:
-            studies.finish(
+            studies.release(session, study_id=study.id, worker_id=worker_id, attempt=study.attempt, now=now())
+    except StorageError:
+        logger.exception("study not handed back; its lease will run out", extra={"study": study.id})
+
+
+def _finish(workspace: Workspace, study: Study, worker_id: str, state: StudyState, error: str | None) -> None:
+    try:
+        with workspace.session() as session:
+            finished = studies.finish(
                 session,
                 study_id=study.id,
                 worker_id=worker_id,
@@ -127,19 +162,8 @@ def _run(workspace: Workspace, study: Study, worker_id: str, stop: threading.Eve
                 error=error,
                 now=now(),
             )
-    except LeaseLost:
-        logger.warning("lease lost before the end could be recorded", extra=extra)
+    except (LeaseLost, DatabaseUnavailable):
+        logger.exception("the end of a study could not be recorded", extra={"study": study.id})
         return
     if state in (StudyState.FAILED, StudyState.CANCELLED):
-        _end_runs(workspace, study.id, "FAILED" if state is StudyState.FAILED else "KILLED")
-
-
-def _end_runs(workspace: Workspace, study_id: int, status: str) -> None:
-    """End the study's parent run in MLflow, so that no page shows it as running."""
-    with workspace.session() as session:
-        run_id = studies.get_study(session, study_id).parent_run_id
-    if run_id is not None:
-        try:
-            Tracking(workspace.settings).end_run(run_id, status)
-        except StorageError:
-            logger.exception("the run of a finished study stays open in MLflow", extra={"study": study_id})
+        close_study(workspace, Tracking(workspace.settings), finished)

@@ -92,6 +92,7 @@ def _measure(
     from engine.config import SimpleNetConfig
     from engine.features import resolve_backbone
     from storage.layouts import scan
+    from tuning.backbones import wanted_backbone
     from tuning.paper_protocol import LabelledPicture, paper_protocol
 
     entries = scan(folder).entries
@@ -100,7 +101,7 @@ def _measure(
         for entry in entries
         if entry.split == "test"
     ]
-    found = resolve_backbone(backbone or settings.backbone, weights or settings.weights)
+    found = resolve_backbone(*wanted_backbone(settings, backbone or "auto", weights))
     return paper_protocol(
         [entry.path for entry in entries if entry.split == "train"],
         test,

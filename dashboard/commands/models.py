@@ -99,8 +99,12 @@ def score(
     workspace = reporting.open_workspace()
     scale = scale_of(predictor.champion(workspace, name))
     rows: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
     with reporting.progress_bar("Scoring") as progress:
         for item in predictor.score_files(workspace, name, images, progress=progress):
+            if isinstance(item, predictor.UnscoredFile):
+                failed.append({"image": item.path, "error": item.error})
+                continue
             heatmap = None
             if out is not None:
                 heatmap = out / _file_name(len(rows) + 1, len(images), item.score, item.path.name)
@@ -119,7 +123,11 @@ def score(
         header,
         [[row["decision"], f"{row['score']:.4f}", f"{row['threshold']:.4f}", row["image"]] for row in rows],
     )
-    reporting.answer(rows, as_json=as_json, text=text)
+    reporting.answer([*rows, *failed], as_json=as_json, text=text if rows else "")
+    for file in failed:
+        reporting.say(f"error: {file['error']}")
+    if failed:
+        raise typer.Exit(ExitCode.ERROR)
 
 
 @command

@@ -105,7 +105,7 @@ def _more_options() -> _More:
             "Backbone", "auto", help="As timm names it; “auto” takes the installation's setting."
         )
         weights = right.text_input(
-            "Weights file", "", help="A .safetensors file on the machine of the worker."
+            "Weights file", "", help="A .safetensors file, at the same path on this machine and the worker's."
         )
     return _More(
         height=int(height),

@@ -13,7 +13,6 @@ from dashboard.views import HOME, STUDIES
 from dashboard.wording import moment, plural
 from engine.images import decode_mask
 from storage import datasets
-from storage.errors import ImageNotFound
 from storage.records import DatasetVersion, ImageRecord, Label, Role
 
 PAGE_SIZE = 48
@@ -155,9 +154,10 @@ def _picture(images: Sequence[ImageRecord], image_id: str) -> None:
     """One picture large, with the outline of its ground truth."""
     image = next((image for image in images if str(image.id) == image_id), None)
     if image is None:
-        raise ImageNotFound(
-            f"Picture {image_id} is not in this version. Choose one below, or remove it from the address."
+        st.warning(
+            f"Picture {image_id} is not in this version. Choose one below.", icon=":material/image_search:"
         )
+        return
     with st.container(border=True):
         left, right = st.columns([2, 3], gap="medium")
         pixels = cached.pixels(image.digest, image.name)

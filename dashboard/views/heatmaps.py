@@ -108,6 +108,13 @@ def _summary(model: Model, pictures: Sequence[ScoredPicture]) -> None:
         f"<span>{plural(len(outcomes) - normal, 'anomalous picture')}: <b>{plural(escapes, 'escape')}</b></span>",
         f'<span class="sn-muted">threshold {number(scale_of(model).threshold)}{promise}</span>',
     ]
+    if (model.figures["test"] or {}).get("synthetic"):
+        parts.append(
+            look.note(
+                "synthetic test",
+                title="No test picture is labelled anomalous: the figures are of defects planted into these pictures",
+            )
+        )
     look.line(*parts)
 
 

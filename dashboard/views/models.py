@@ -154,7 +154,7 @@ def _lineage(model: Model) -> None:
     look.facts(
         [
             ("Dataset", f"{model.dataset_name}, version {version.number} ({version.digest[:12]})"),
-            ("Study", f"{study.name}, trial {model.trial_number + 1} of {study.spec['trials']}"),
+            ("Study", f"{study.name}, trial {model.trial_number + 1}"),
             ("Made", wording.moment(model.created_at)),
             ("Promoted", wording.moment(model.promoted_at)),
             ("Searched", wording.configuration(config)),

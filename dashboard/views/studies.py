@@ -154,11 +154,14 @@ def _header(study: Study) -> DeltaGenerator:
     st.progress(following.fraction_done(study), text=about)
     if study.error:
         st.error(study.error, icon=":material/error:")
-    if study.state is StudyState.QUEUED and not queries.worker_alive(workspace()):
+    orphaned = following.orphaned(study, now())
+    if (orphaned or study.state is StudyState.QUEUED) and not queries.worker_alive(workspace()):
         st.warning(
             "No worker is running, so nobody takes this study. Start one: `simplenet worker`",
             icon=":material/hourglass:",
         )
+    elif orphaned:
+        st.info("Its worker died; the next free one goes on with it.", icon=":material/hourglass:")
     return link
 
 
@@ -168,7 +171,11 @@ def _steer(study: Study) -> None:
         return
 
     def ask(wanted: Wanted) -> None:
-        commands.want(workspace(), study.id, wanted)
+        # A button's action runs before the page, where nothing would show its error.
+        try:
+            commands.want(workspace(), study.id, wanted)
+        except StorageError as error:
+            st.toast(str(error), icon=":material/error:")
 
     if study.state is StudyState.PAUSED or study.wanted is Wanted.PAUSE:
         st.button("Resume", icon=":material/play_arrow:", on_click=ask, args=[Wanted.RUN])

@@ -13,15 +13,18 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from engine.errors import TrainingDiverged
 from engine.images import decode
 from storage import datasets, models, studies
-from storage.records import ModelState, Role, StudyState, Wanted
+from storage.errors import ModelNotFound, TrackingError
+from storage.records import ModelState, Role, StudyState, Wanted, now
 from storage.tracking import Tracking
 from tuning.commands import launch_study, promote, want
-from tuning.errors import BadSpec, TuningError
+from tuning.errors import BadSpec
 from tuning.ingest import ingest_folder
 from tuning.predictor import detector, score_images
 from tuning.queries import study_trials
+from tuning.trial import run_trial
 from tuning.worker import run_worker
 
 
@@ -35,6 +38,12 @@ def wait_for(condition, seconds=60.0):
 def study_now(workspace, study_id):
     with workspace.session() as session:
         return studies.get_study(session, study_id)
+
+
+def alias(workspace):
+    """The version that MLflow serves as champion."""
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    return int(client.get_model_version_by_alias("parts", "champion").version)
 
 
 def test_study_ends_with_a_champion_that_mlflow_serves(workspace, parts, make_spec, run_to_end):
@@ -54,8 +63,8 @@ def test_study_ends_with_a_champion_that_mlflow_serves(workspace, parts, make_sp
     assert [reading.trial_number for reading in readings] == [best.number]
     assert champion.figures["test"]["images"] == len(test)
 
-    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
-    assert Tracking(workspace.settings).champion_version("parts") == champion.version
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    assert alias(workspace) == champion.version
     parent = client.get_run(study.parent_run_id)
     children = client.search_runs(
         [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{study.parent_run_id}'"
@@ -96,16 +105,14 @@ def test_equal_candidate_does_not_replace_the_champion(workspace, parts, make_sp
     with workspace.session() as session:
         states = {model.version: model.state for model in models.list_models(session, "parts")}
     assert states == {1: ModelState.CHAMPION, 2: ModelState.CANDIDATE}
-    assert Tracking(workspace.settings).champion_version("parts") == 1
+    assert alias(workspace) == 1
 
-    promote(workspace, "parts", 2, who="tester", why="to see it")
-    assert Tracking(workspace.settings).champion_version("parts") == 2
+    assert promote(workspace, "parts", 2, who="tester", why="to see it") is not None
+    assert alias(workspace) == 2
     with workspace.session() as session:
         assert models.champion(session, "parts").version == 2
         assert [promotion.who for promotion in models.list_promotions(session, "parts")].count("tester") == 1
-    with pytest.raises(TuningError, match="champion already"):
-        promote(workspace, "parts", 2, who="tester", why="again")
-    with pytest.raises(TuningError, match="no model version 7"):
+    with pytest.raises(ModelNotFound, match="no model version 7"):
         promote(workspace, "parts", 7, who="tester", why="?")
 
 
@@ -130,28 +137,135 @@ def test_objective_on_pixels_needs_masks(workspace, make_folder, make_spec):
         launch_study(workspace, "parts", make_spec(objective="aupro"))
 
 
-def test_study_whose_trials_all_fail_is_failed_and_says_why(workspace, make_folder, make_spec, run_to_end):
-    # Masks only where no validation picture has one: every trial's objective is undefined.
+def test_half_done_promotion_can_be_repeated(workspace, parts, make_spec, run_to_end):
+    for _ in range(2):
+        run_to_end(make_spec(trials=1))
+    # What a crash between the record and the alias leaves behind.
+    with workspace.session() as session:
+        second = next(model for model in models.list_models(session, "parts") if model.version == 2)
+        models.promote(session, model_id=second.id, who="tester", why="crash", now=now())
+    assert alias(workspace) == 1
+    assert promote(workspace, "parts", 2, who="tester", why="again") is None
+    assert alias(workspace) == 2
+
+
+def test_objective_on_pixels_asks_the_validation_pictures(workspace, make_folder, make_spec):
+    # Masks only where no validation picture has one: every trial's objective would be undefined.
     folder = make_folder(defects={"dent": 2})
     report = ingest_folder(workspace, folder, "probe")
     with workspace.session() as session:
         validation = datasets.list_images(session, report.version.id, role=Role.VALIDATION)
     for image in validation:
-        (folder / "ground_truth" / image.name.removeprefix("test/").replace(".png", "_mask.png")).unlink(
-            missing_ok=True
-        )
+        name = image.name.removeprefix("test/").replace(".png", "_mask.png")
+        (folder / "ground_truth" / name).unlink(missing_ok=True)
     ingest_folder(workspace, folder, "parts")
-    study = run_to_end(make_spec(objective="aupro"))
+    with pytest.raises(BadSpec, match="validation pictures"):
+        launch_study(workspace, "parts", make_spec(objective="aupro"))
+
+
+def test_study_whose_trials_all_fail_is_failed_and_says_why(
+    workspace, parts, make_spec, run_to_end, monkeypatch
+):
+    def diverge(*_, **__):
+        raise TrainingDiverged("the loss is nan")
+
+    monkeypatch.setattr("tuning.study.run_trial", diverge)
+    study = run_to_end(make_spec())
     assert study.state is StudyState.FAILED
     assert "None of the 2 trials completed" in study.error
+    assert "the loss is nan" in study.error
     trials = study_trials(workspace, study)
     assert [trial.state for trial in trials] == ["failed", "failed"]
-    assert all(trial.error for trial in trials)
-    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
+    assert all("the loss is nan" in trial.error for trial in trials)
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
     assert {client.get_run(trial.run_id).info.status for trial in trials} == {"FAILED"}
     assert client.get_run(study.parent_run_id).info.status == "FAILED"
     with workspace.session() as session:
         assert models.list_models(session, "parts") == []
+
+
+def test_one_failed_trial_does_not_fail_its_study(workspace, parts, make_spec, run_to_end, monkeypatch):
+    real, calls = run_trial, []
+
+    def first_diverges(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 1:
+            raise TrainingDiverged("the loss is nan")
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr("tuning.study.run_trial", first_diverges)
+    study = run_to_end(make_spec(trials=2))
+    assert study.state is StudyState.COMPLETED
+    assert [trial.state for trial in study_trials(workspace, study)] == ["failed", "completed"]
+
+
+def test_unexpected_error_leaves_no_trial_or_run_open(workspace, parts, make_spec, run_to_end, monkeypatch):
+    def break_down(*_, **__):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("tuning.study.run_trial", break_down)
+    study = run_to_end(make_spec())
+    assert study.state is StudyState.FAILED
+    assert "surprise" in study.error
+    assert "incident" in study.error
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    trials = study_trials(workspace, study)
+    assert [trial.state for trial in trials] == ["interrupted"]
+    runs = [study.parent_run_id, *(trial.run_id for trial in trials)]
+    assert {client.get_run(run_id).info.status for run_id in runs} == {"FAILED"}
+
+
+def test_mlflow_out_of_reach_delays_a_study_but_does_not_fail_it(
+    workspace, parts, make_spec, run_to_end, monkeypatch
+):
+    real, outages = Tracking.log_metrics, []
+
+    def unreachable_once(self, *arguments, **keywords):
+        if not outages:
+            outages.append(1)
+            raise TrackingError("MLflow is out of reach")
+        return real(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Tracking, "log_metrics", unreachable_once)
+    monkeypatch.setattr("tuning.worker.OUTAGE_SECONDS", 0.1)
+    study = run_to_end(make_spec(trials=2))
+    assert study.state is StudyState.COMPLETED, study.error
+    assert study.attempt == 2
+    states = [trial.state for trial in study_trials(workspace, study)]
+    assert states.count("completed") + states.count("pruned") == 2
+
+
+def test_study_that_never_ends_is_failed_at_last(workspace, parts, make_spec, run_to_end, monkeypatch):
+    def unreachable(*_, **__):
+        raise TrackingError("MLflow is out of reach")
+
+    monkeypatch.setattr(Tracking, "start_run", unreachable)
+    monkeypatch.setattr("tuning.worker.OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr("tuning.worker.MAX_ATTEMPTS", 3)
+    study = run_to_end(make_spec())
+    assert study.state is StudyState.FAILED
+    assert study.attempt == 3
+    assert "out of reach" in study.error
+
+
+def test_cancelling_a_paused_study_ends_its_runs(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec(trials=50))
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    want(workspace, study.id, Wanted.PAUSE)
+    worker.join(60)
+    assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.CANCELLED
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    parent = study_now(workspace, study.id).parent_run_id
+    assert client.get_run(parent).info.status == "KILLED"
+
+
+def test_worker_for_one_study_leaves_older_ones_alone(workspace, parts, make_spec, run_to_end):
+    older = launch_study(workspace, "parts", make_spec())
+    assert run_to_end(make_spec(trials=1)).state is StudyState.COMPLETED
+    assert study_now(workspace, older.id).state is StudyState.QUEUED
 
 
 def test_missing_weights_fail_the_study_with_both_ways_out(workspace, parts, make_spec, run_to_end, tmp_path):
@@ -185,16 +299,16 @@ def test_cancel_stops_within_a_trial_and_leaves_nothing_running(workspace, parts
     assert not worker.is_alive()
     study = study_now(workspace, study.id)
     assert study.state is StudyState.CANCELLED
-    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
     trials = study_trials(workspace, study)
-    assert all(trial.state in ("completed", "pruned", "failed", "queued") for trial in trials)
+    assert "running" not in {trial.state for trial in trials}
     statuses = {client.get_run(trial.run_id).info.status for trial in trials if trial.run_id}
     assert "RUNNING" not in statuses
     assert client.get_run(study.parent_run_id).info.status == "KILLED"
 
 
 def test_paused_study_goes_on_where_it_stopped(workspace, parts, make_spec):
-    study = launch_study(workspace, "parts", make_spec(trials=3))
+    study = launch_study(workspace, "parts", make_spec(trials=15))
     stop = threading.Event()
     kwargs = {"worker_id": "here", "stop": stop, "study_id": study.id}
     worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
@@ -208,7 +322,7 @@ def test_paused_study_goes_on_where_it_stopped(workspace, parts, make_spec):
     study = study_now(workspace, study.id)
     assert study.state is StudyState.COMPLETED, study.error
     ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
-    assert len(ended) == 3
+    assert len(ended) == 15
 
 
 def test_another_worker_resumes_after_kill_9(workspace, parts, make_spec):
@@ -236,7 +350,7 @@ def test_another_worker_resumes_after_kill_9(workspace, parts, make_spec):
     trials = study_trials(workspace, study)
     ended = [trial for trial in trials if trial.state in ("completed", "pruned")]
     assert len(ended) == 3
-    client = MlflowClient(tracking_uri=workspace.settings.tracking_uri)
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
     assert "RUNNING" not in {client.get_run(trial.run_id).info.status for trial in trials if trial.run_id}
 
 

@@ -66,7 +66,7 @@ def test_study_registers_its_champion_through_the_server(served_workspace, make_
     assert study.error is None
     assert study.state is StudyState.COMPLETED
     tracking = Tracking(served_workspace.settings)
-    assert tracking.champion_version("parts") == champion.version
+    assert tracking.registered_version("parts", champion.run_id) == champion.version
     # The weights come back over the server as well.
     assert tracking.checkpoint_folder("parts", champion.version).is_dir()
     assert len(list(score_images(served_workspace, champion, test))) == len(test)

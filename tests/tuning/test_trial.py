@@ -1,0 +1,42 @@
+"""Parts of a trial: masks at the network's size, and features that need no more memory than they must."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from engine.config import SimpleNetConfig
+from tuning.trial import resized_mask, trial_config
+
+
+def test_thin_scratch_stays_one_region_when_its_mask_is_made_smaller():
+    mask = np.zeros((1024, 1024), bool)
+    position = np.arange(100, 900)
+    mask[position, position // 2 + 50] = True
+    mask[position + 1, position // 2 + 50] = True
+    small = resized_mask(mask, 256, 256)
+    assert ndimage.label(small, np.ones((3, 3)))[1] == 1
+    assert small.sum() >= 200
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (100, 30), (16, 500)])
+def test_every_anomalous_pixel_is_still_anomalous(shape):
+    mask = np.random.default_rng(0).random(shape) < 0.02
+    small = resized_mask(mask, 48, 40)
+    rows, columns = np.nonzero(mask)
+    assert small[rows * 48 // shape[0], columns * 40 // shape[1]].all()
+    assert not resized_mask(np.zeros(shape, bool), 48, 40).any()
+
+
+def test_mask_made_larger_has_no_holes():
+    mask = np.zeros((16, 16), bool)
+    mask[4:8, 4:8] = True
+    large = resized_mask(mask, 64, 64)
+    assert large.sum() == 16 * 16
+    assert large[16:32, 16:32].all()
+
+
+def test_point_of_the_search_space_becomes_a_configuration():
+    base = SimpleNetConfig(height=64, seed=3)
+    config = trial_config(base, {"noise_std": 0.02, "layers": "1+3", "adaptor_depth": 2})
+    assert (config.noise_std, config.layers, config.adaptor_depth) == (0.02, (1, 3), 2)
+    assert (config.height, config.seed) == (64, 3)

@@ -1,0 +1,25 @@
+"""Ending what a study that failed or was cancelled left open: trials in Optuna, runs in MLflow."""
+
+import logging
+
+from storage.errors import StorageError
+from storage.records import Study, StudyState
+from storage.tracking import Tracking
+from storage.workspace import Workspace
+from tuning import search as searching
+
+logger = logging.getLogger(__name__)
+
+
+def close_study(workspace: Workspace, tracking: Tracking, study: Study) -> None:
+    """End the running trials and runs of a finished study, so that no page shows them as running.
+
+    The study's own state is recorded already and stays as it is when MLflow is out of reach; that is logged.
+    """
+    status = "KILLED" if study.state is StudyState.CANCELLED else "FAILED"
+    runs = searching.give_up(workspace.settings.optuna_url, study.id, f"the study was {study.state}")
+    try:
+        for run_id in [*runs, *([study.parent_run_id] if study.parent_run_id else [])]:
+            tracking.end_run(run_id, status)
+    except StorageError:
+        logger.exception("runs of a finished study stay open in MLflow", extra={"study": study.id})

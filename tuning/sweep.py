@@ -1,0 +1,33 @@
+"""Removing what processes that were killed left behind."""
+
+import logging
+import shutil
+import time
+
+from storage.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+OLD_SECONDS = 24 * 3600.0  # younger leftovers may belong to a process that is still at work
+LEFTOVERS = (
+    "checkpoints/*/.*",
+    "maps/study-*",
+    "maps/**/.tmp-*",
+    "demo-*",
+)  # below the installation's folder
+
+
+def sweep(workspace: Workspace) -> None:
+    """Delete temporary files and folders that nobody has touched for a day. Fails never: what can't go is logged."""
+    workspace.features.sweep()
+    for pattern in LEFTOVERS:
+        for path in workspace.settings.home.glob(pattern):
+            try:
+                if time.time() - path.stat().st_mtime < OLD_SECONDS:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except OSError:
+                logger.warning("leftover can not be removed", extra={"path": str(path)}, exc_info=True)
