@@ -66,10 +66,13 @@ def named_commands(path: Path) -> Iterator[tuple[str, list[str]]]:
 def cli() -> dict[str, set[str]]:
     """Every command of the real command line with its options."""
     group: Any = typer.main.get_command(app)
-    return {
-        name: {"--help", *(option for parameter in command.params for option in parameter.opts)}
-        for name, command in group.commands.items()
-    }
+    return {name: options_of(command) for name, command in group.commands.items()}
+
+
+def options_of(command: Any) -> set[str]:
+    """Options of a command, and of those below it."""
+    own = {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    return own.union(*(options_of(below) for below in getattr(command, "commands", {}).values()))
 
 
 @pytest.mark.parametrize("path", COMMAND_FILES, ids=lambda path: path.name)

@@ -186,9 +186,7 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
 
 def _start_trial_run(context: StudyContext, trial: optuna.Trial, config: SimpleNetConfig) -> str:
     layers = ",".join(map(str, config.layers))
-    name = (
-        f"trial {trial.number:02d}: σ {config.noise_std:.3g}, layers {layers}, adaptor {config.adaptor_depth}"
-    )
+    name = f"trial {trial.number + 1:02d}: σ {config.noise_std:.3g}, layers {layers}, adaptor {config.adaptor_depth}"
     run_id = context.tracking.start_run(
         context.version.dataset_name,
         name,

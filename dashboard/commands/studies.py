@@ -154,6 +154,7 @@ def cancel(study_id: StudyId, as_json: AsJson = False) -> None:
 
 
 def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -> None:
+    from tuning import queries
     from tuning.commands import launch_study
     from tuning.spec import StudySpec
 
@@ -161,6 +162,8 @@ def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -
     launched = launch_study(workspace, name, StudySpec(**fields))
     if detach:
         hint = f"Follow it: simplenet studies, or {_dashboard_url(workspace)}/studies?study={launched.id}"
+        if not queries.worker_alive(workspace):
+            hint = f"No worker is running; start one: simplenet worker (or everything: simplenet up). {hint}"
         reporting.answer(
             launched, as_json=as_json, text=f"Study {launched.id} of '{name}' waits for a worker. {hint}"
         )

@@ -56,7 +56,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Pat
     workspace = open_workspace(settings)
     draw_demo(home / "pictures", size=64)
     ingest_folder(workspace, home / "pictures", "parts")
-    spec = StudySpec(trials=TRIALS, epochs=2, height=64, width=64, layers=((1,), (1, 2)))
+    spec = StudySpec(trials=TRIALS, epochs=2, height=64, width=64, layers=((2, 3), (1, 2)))
     study = launch_study(workspace, "parts", spec)
     run_worker(workspace, worker_id="test", stop=threading.Event(), study_id=study.id)
     with workspace.session() as session:

@@ -84,9 +84,9 @@ def test_picture_of_the_address_is_shown_large(page: Page, waiting: Workspace) -
     assert "image" not in app.query_params
 
 
-def test_unknown_picture_is_an_error_with_a_remedy(page: Page, waiting: Workspace) -> None:
+def test_unknown_picture_is_said_and_the_page_goes_on(page: Page, waiting: Workspace) -> None:
     app = page("views/datasets.py", dataset="parts", image=99999)
-    assert "99999 is not in this version" in app.error[0].value
+    assert "99999 is not in this version" in app.warning[0].value
 
 
 @pytest.mark.parametrize("view", ["datasets", "heatmaps", "models"])

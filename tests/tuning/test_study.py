@@ -70,6 +70,7 @@ def test_study_ends_with_a_champion_that_mlflow_serves(workspace, parts, make_sp
         [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{study.parent_run_id}'"
     )
     assert {child.info.run_id for child in children} == {trial.run_id for trial in trials}
+    assert {child.info.run_name[:8] for child in children} == {"trial 01", "trial 02", "trial 03"}
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
 
     mlflow.set_tracking_uri(workspace.settings.tracking_uri)
