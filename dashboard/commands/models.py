@@ -179,7 +179,12 @@ def promote(
 
     workspace = reporting.open_workspace()
     promotion = commands.promote(workspace, name, version, who=current_user(), why=why)
-    reporting.answer(promotion, as_json=as_json, text=f"Version {version} is now the champion of '{name}'.")
+    text = (
+        f"Version {version} was the champion of '{name}' already; MLflow points at it again."
+        if promotion is None
+        else f"Version {version} is now the champion of '{name}'."
+    )
+    reporting.answer(promotion, as_json=as_json, text=text)
 
 
 def _write_overlays(

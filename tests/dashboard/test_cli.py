@@ -264,7 +264,9 @@ def test_score_of_a_file_is_that_of_the_dataset(
 def test_score_refuses_what_is_no_picture(simplenet: Simplenet, studied_home: Path, tmp_path: Path) -> None:
     file = tmp_path / "notes.png"
     file.write_text("no picture")
-    assert "notes.png" in _refused(simplenet("score", "parts", file))
+    done = simplenet("score", "parts", file)
+    assert done.exit_code == ExitCode.ERROR
+    assert "notes.png" in done.stderr
 
 
 def test_models_tell_the_figure_with_its_interval(simplenet: Simplenet, studied_home: Path) -> None:
@@ -276,8 +278,18 @@ def test_models_tell_the_figure_with_its_interval(simplenet: Simplenet, studied_
     assert listed[0]["state"] == "champion"
 
 
-def test_promoting_the_champion_again_is_refused(simplenet: Simplenet, studied_home: Path) -> None:
-    assert "champion already" in _refused(simplenet("promote", "parts", 1, "--why", "because"))
+def test_promoting_the_champion_again_only_points_mlflow_at_it(
+    simplenet: Simplenet, studied_home: Path
+) -> None:
+    done = simplenet("promote", "parts", 1, "--why", "because")
+    assert done.exit_code == ExitCode.OK
+    assert "was the champion of 'parts' already" in done.stdout
+
+
+def test_promoting_an_unknown_version_says_which_there_are(simplenet: Simplenet, studied_home: Path) -> None:
+    done = simplenet("promote", "parts", 9, "--why", "because")
+    assert done.exit_code == ExitCode.NOTHING
+    assert "no model version 9. It has 1" in done.stderr
 
 
 def test_version_names_what_it_stands_on(simplenet: Simplenet) -> None:
