@@ -165,6 +165,8 @@ def test_taken_port_that_was_set_is_an_error(tmp_path, free_port):
 def test_taken_default_port_is_replaced(tmp_path):
     default = Settings(home=tmp_path).mlflow_port
     with socket.socket() as other:
+        # A port that was closed a moment ago can be taken again at once.
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             other.bind(("127.0.0.1", default))
             other.listen()
