@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine.backbones.resolve import resolve_backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
-from engine.features import FeatureExtractor, feature_count, resolve_backbone
+from engine.features import FeatureExtractor, feature_count
 from engine.scoring import Detector
 from engine.simplenet import SimpleNet
 

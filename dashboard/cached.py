@@ -1,5 +1,7 @@
 """What pages keep in memory between runs: only what never changes once it is known, so nothing shown is ever stale."""
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from dashboard.scored import ScoredPicture
@@ -9,6 +11,9 @@ from engine.images import RGB, decode
 from storage import datasets
 from storage.records import DatasetVersion, ImageRecord
 from tuning import queries
+
+if TYPE_CHECKING:
+    from tuning.backbones import OfferedBackbone
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)
@@ -46,14 +51,25 @@ def experiment_url(dataset_name: str) -> str:
 
 
 @st.cache_data(ttl=60, max_entries=16, show_spinner="Looking for a backbone …")
-def backbone(name: str, weights: str | None) -> tuple[bool, str]:
-    """Whether a study could start here and on what; asked again after a minute, for people mend what is missing."""
+def backbone(name: str, weights: str | None) -> tuple[bool, str, str | None]:
+    """Whether a study could start here, on what, and what a stronger backbone would need.
+
+    Asked again after a minute, for people mend what is missing.
+    """
     from pathlib import Path
 
     from tuning.backbones import backbone_status
 
     status = backbone_status(workspace(), name, Path(weights) if weights else None)
-    return status.ready, status.text
+    return status.ready, status.text, status.stronger
+
+
+@st.cache_data(ttl=60, show_spinner=False)
+def offered_backbones() -> "list[OfferedBackbone]":
+    """The backbones to choose from."""
+    from tuning import backbones
+
+    return backbones.offered_backbones(workspace().settings)
 
 
 @st.cache_resource(show_spinner=False)

@@ -46,7 +46,9 @@ def status_line(study: Study, *, with_epoch: bool = True) -> str:
         return _stopped(study)
     phase = progress.get("phase", "preparing")
     if phase == "preparing":
-        return "preparing"
+        # What is fetched is what will be used: once it is here, the backbone is known.
+        fetching = progress.get("fetching") if "backbone" not in progress else None
+        return f"fetching the backbone {fetching}" if fetching else "preparing"
     if phase == "features":
         if with_epoch and "total" in progress:
             return f"computing features, {progress['done']} of {progress['total']} pictures"

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuning.backbones import OfferedBackbone
 
 FIGURE_NAMES = {
     "image_auroc": "Image AUROC",
@@ -94,6 +97,17 @@ def layers(choice: Sequence[int] | str) -> str:
     if isinstance(choice, str):
         return choice.replace(",", "+")
     return "+".join(map(str, choice))
+
+
+def backbone(text: str, stronger: str | None) -> str:
+    """Which backbone, where it comes from, its licence, and what a stronger one would need."""
+    return f"Backbone: {text}." + (f" {stronger}" if stronger else "")
+
+
+def offer(offered: "OfferedBackbone") -> str:
+    """One line of a list of backbones: 'resnet18.tv_in1k · 11.7 M parameters · from the hub · bsd-3-clause'."""
+    place = "on this machine" if offered.origin else "from the hub"
+    return " · ".join((offered.name, offered.about, place, offered.licence or "licence unknown"))
 
 
 def configuration(config: Mapping[str, Any]) -> str:

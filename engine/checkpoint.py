@@ -20,11 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from engine.backbones.resolve import Backbone
 from engine.calibration import Calibration
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.errors import BadCheckpoint
-from engine.features import Backbone, FeatureExtractor
+from engine.features import FeatureExtractor
 from engine.scoring import Detector
 from engine.simplenet import SimpleNet
 

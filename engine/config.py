@@ -23,7 +23,9 @@ class SimpleNetConfig:
         InvalidConfig: on construction, naming the field, its value and the rule.
     """
 
-    backbone: str = "resnet18"  # a timm model; "auto" is resolved before a configuration is made
+    backbone: str = (
+        "drawnet"  # the shipped one, or a timm model; "auto" is resolved before a configuration is made
+    )
     layers: tuple[int, ...] = (
         2,
         3,

@@ -8,176 +8,23 @@
   first, with the same outcome at up to 36 times the memory.
 """
 
-import hashlib
-import logging
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch, WeightsUnavailable
+from engine.backbones.resolve import SHIPPED, Backbone, timm_with_ours
+from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch
 from engine.images import RGB, preprocess
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_BACKBONE = "resnet18"
-HUB_SECONDS = (
-    5.0  # how long the hub may take to answer; with the imports before it, a failure stays below 10 s
-)
-
-# What to do without weights; the two ways out stand in every message.
-_REMEDY = (
-    "Name a weights file (--weights FILE, or the setting SIMPLENET_WEIGHTS), "
-    "or run once on a machine that reaches the hub and copy its cache."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """Where a backbone comes from: all that is needed to load it, and to tell two of them apart."""
-
-    name: str  # timm's
-    weights: Path  # a safetensors file in timm's key names
-    digest: str  # SHA-256 of that file, hex
-    origin: str  # one phrase for people, for instance "file resnet18.tv_in1k.safetensors"
-    licence: str | None = None  # as timm states it
-
-
-def resolve_backbone(name: str, weights: Path | None = None) -> Backbone:
-    """Find a backbone's weights: the file given, the hub's cache, the hub.
-
-    Args:
-        name: a timm model, or "auto": what the file's name says before its first dot, else resnet18.
-        weights: a safetensors file, or None.
-    Raises:
-        UnknownBackbone: timm has no such model.
-        WeightsUnavailable: there is no such file, or none of the three places has the weights; within 10 s
-            when the hub does not answer.
-    """
-    if weights is None:
-        name = DEFAULT_BACKBONE if name == "auto" else name
-        licence, hub_id = _published(name)
-        weights, origin = _from_hub(name, hub_id)
-    else:
-        _check_file(weights)
-        name = weights.name.split(".")[0] if name == "auto" else name
-        _published(name)  # refuses a name that timm does not know
-        licence, origin = _licence_of_file(name, weights), f"file {weights.name}"
-    return Backbone(name=name, weights=weights, digest=_file_digest(weights), origin=origin, licence=licence)
-
-
-def _check_file(weights: Path) -> None:
-    if not weights.is_file():
-        raise WeightsUnavailable(f"Weights file '{weights}' does not exist. {_REMEDY}")
-    if weights.suffix != ".safetensors":
-        raise WeightsUnavailable(
-            f"Weights file '{weights.name}' is not a .safetensors file; pickles can run code and are not read. "
-            "Convert it with safetensors."
-        )
-
-
-def _licence_of_file(name: str, weights: Path) -> str | None:
-    """The licence of a file that is named as timm names a pretraining ("resnet18.tv_in1k"); else nobody knows it."""
-    pretraining = weights.name.removesuffix(".safetensors")
-    if "." not in pretraining or pretraining.split(".")[0] != name.split(".")[0]:
-        return None
-    try:
-        return _published(pretraining)[0]
-    except UnknownBackbone:
-        return None
-
-
-def _published(name: str) -> tuple[str | None, str | None]:
-    """Give a model's licence and its repository on the hub, as timm states them."""
-    import timm
-
-    try:
-        known = timm.is_model(name.split(".")[0])
-        published = timm.get_pretrained_cfg(name, allow_unregistered=False) if known else None
-    except RuntimeError:  # a known architecture with an unknown pretraining
-        known, published = False, None
-    if not known:
-        near = timm.list_models(f"{name[:6]}*")[:5]
-        hint = f" Near: {', '.join(near)}." if near else ""
-        raise UnknownBackbone(
-            f"Backbone {name!r} is not a timm model.{hint} Choose one that timm.list_models() has."
-        )
-    if published is None:
-        return None, None
-    return published.license or None, published.hf_hub_id
-
-
-def _from_hub(name: str, hub_id: str | None) -> tuple[Path, str]:
-    if hub_id is None:
-        raise WeightsUnavailable(f"No weights of backbone {name!r} are published on the hub. {_REMEDY}")
-    import huggingface_hub
-
-    cached = huggingface_hub.try_to_load_from_cache(hub_id, "model.safetensors")
-    if isinstance(cached, str):
-        return Path(cached), f"hub cache {hub_id}"
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise WeightsUnavailable(
-            f"Weights of {hub_id!r} are not in the hub's cache and HF_HUB_OFFLINE is set. {_REMEDY}"
-        )
-    _require_hub(hub_id)
-    logger.info("downloading backbone weights", extra={"repository": hub_id})
-    try:
-        path = huggingface_hub.hf_hub_download(hub_id, "model.safetensors")
-    except (
-        Exception
-    ) as error:  # the hub's client raises errors of its own, of its transport and of the system
-        raise WeightsUnavailable(
-            f"Weights of {hub_id!r} could not be downloaded ({error}). {_REMEDY}"
-        ) from error
-    return Path(path), f"hub {hub_id}"
-
-
-def _require_hub(hub_id: str) -> None:
-    """Ask the hub for the file's size, and give up after HUB_SECONDS.
-
-    A thread holds the deadline because a resolver or a proxy that does not answer obeys no timeout of the
-    client's.
-    """
-    import huggingface_hub
-
-    outcome: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            url = huggingface_hub.hf_hub_url(hub_id, "model.safetensors")
-            huggingface_hub.get_hf_file_metadata(url, timeout=HUB_SECONDS)
-            outcome.append(None)
-        except Exception as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=ask, name="ask-hub", daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    if not outcome:
-        raise WeightsUnavailable(
-            f"The hub did not answer within {HUB_SECONDS:.0f} s for {hub_id!r}. {_REMEDY}"
-        )
-    if outcome[0] is not None:
-        raise WeightsUnavailable(
-            f"The hub can't be reached for {hub_id!r} ({outcome[0]}). {_REMEDY}"
-        ) from outcome[0]
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FeatureExtractor(nn.Module):
     """The frozen backbone up to the last stage asked for.
 
     Args:
-        backbone: from `resolve_backbone`.
+        backbone: from `engine.backbones.resolve.resolve_backbone`.
         stages: for instance (2, 3).
         device: where it runs.
         dtype: torch.float32 or torch.bfloat16.
@@ -249,14 +96,12 @@ def _truncated(name: str, strides: Mapping[int, int]) -> tuple[Any, list[int], d
     Returns:
         the network, the indices of its maps, the channels per stage.
     """
-    import timm
-
     # A fork of the generator: timm draws initial weights, which the file replaces and nobody's seed feels.
     with torch.random.fork_rng(devices=[]):
-        net: Any = timm.create_model(name, num_classes=0)
+        net: Any = timm_with_ours().create_model(name, num_classes=0)
     if not hasattr(net, "forward_intermediates"):
         raise UnknownBackbone(
-            f"Backbone {name!r} gives no maps of its stages. Choose another, for instance resnet18."
+            f"Backbone {name!r} gives no maps of its stages. Choose another, for instance {SHIPPED}."
         )
     # Of several maps with one stride the last is taken, as timm's own list of features does.
     by_stride = {info["reduction"]: (index, info["num_chs"]) for index, info in enumerate(net.feature_info)}

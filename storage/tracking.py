@@ -137,6 +137,11 @@ class Tracking:
         with _refusals("tag run", run_id):
             self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run."""
+        with _refusals("read run", run_id):
+            return dict(self.client.get_run(run_id).data.tags)
+
     def log_dict(self, run_id: str, data: Mapping[str, Any], path: str) -> None:
         """Keep `data` as a JSON artifact at `path`."""
         with _refusals(f"log {path} of run", run_id):

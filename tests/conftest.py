@@ -1,5 +1,6 @@
 """Fixtures that every folder of tests uses."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from storage.workspace import Workspace
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settings_of_nobody() -> None:
+    """What somebody set for their own installation must not reach the tests, nor the processes that they start."""
+    for name in [name for name in os.environ if name.startswith("SIMPLENET_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +46,7 @@ def magnetic_tile(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of timm's smallest test network: the real loading code without any download."""
+    """A weights file of another backbone than the shipped one: timm's smallest test network, random."""
     import timm
     import torch
     from safetensors.torch import save_file
@@ -56,14 +64,12 @@ def make_folder(tmp_path: Path) -> "FolderFactory":
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, tiny_weights: Path) -> "Iterator[Workspace]":
-    """An empty installation in a folder of its own: real SQLite files, the tiny backbone, the CPU."""
+def workspace(tmp_path: Path) -> "Iterator[Workspace]":
+    """An empty installation in a folder of its own: real SQLite files, the shipped backbone, the CPU."""
     from storage.settings import Settings
     from storage.workspace import open_workspace
 
-    opened = open_workspace(
-        Settings(home=tmp_path / "home", weights=tiny_weights, device="cpu", precision="fp32")
-    )
+    opened = open_workspace(Settings(home=tmp_path / "home", device="cpu", precision="fp32"))
     yield opened
     opened.close()
 

@@ -1,12 +1,23 @@
-"""Which backbone a study would use here, in words, before anything is started."""
+"""Which backbone a study would use here, and which others could be had, before anything is started."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import EngineError
-from engine.features import resolve_backbone
+import torch
+
+from engine.backbones.resolve import SHIPPED, STRONGEST, at_hand, find_source
+from engine.devices import resolve_device
+from engine.errors import DeviceUnavailable, EngineError, WeightsUnavailable
 from storage.settings import Settings
 from storage.workspace import Workspace
+
+# What people are offered by name; any other timm model can be named as well.
+OFFERED = {
+    SHIPPED: "1.8 M parameters, ships with the product",
+    "resnet18.tv_in1k": "11.7 M parameters, for a CPU",
+    "mobilenetv2_100": "3.5 M parameters, for a CPU",
+    STRONGEST: "the paper's: 68.9 M parameters, for a GPU",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +26,22 @@ class BackboneStatus:
 
     ready: bool
     name: str
-    text: str  # where the weights come from, or why there are none and what to do
+    text: str  # where the weights come from and under which licence; or why there are none and what to do
+    stronger: str | None = None  # what a stronger backbone would need
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferedBackbone:
+    """One line of the list to choose from."""
+
+    name: str
+    about: str
+    origin: str | None  # where its weights lie on this machine; None: they would come from the hub
+    licence: str | None
 
 
 def wanted_backbone(settings: Settings, backbone: str, weights: Path | None) -> tuple[str, Path | None]:
-    """Name and weights file that a wish and the settings come to; to be given to `engine.features.resolve_backbone`.
+    """Name and weights file that a wish and the settings come to; to be given to `resolve_backbone`.
 
     The setting's file serves "auto" and the backbone it belongs to, never another one.
     """
@@ -33,14 +55,36 @@ def wanted_backbone(settings: Settings, backbone: str, weights: Path | None) -> 
 def backbone_status(
     workspace: Workspace, backbone: str = "auto", weights: Path | None = None
 ) -> BackboneStatus:
-    """Look for the weights as a study would: the file of the setting, the hub's cache, the hub.
+    """Look for the weights as a study would: the file of the setting, the product's own, the hub's cache, the hub.
 
-    May take up to 10 s where a hub does not answer.
+    For "auto" a worker on another machine may come to another answer: it looks at its own device.
+    Nothing is downloaded. May take up to 10 s where a hub does not answer.
     """
     name, weights = wanted_backbone(workspace.settings, backbone, weights)
     try:
-        found = resolve_backbone(name, weights)
+        found = find_source(name, weights, _device_here(workspace.settings))
     except EngineError as error:
         return BackboneStatus(ready=False, name=name, text=str(error))
-    licence = f", licence {found.licence}" if found.licence else ""
-    return BackboneStatus(ready=True, name=found.name, text=f"{found.name} from {found.origin}{licence}")
+    return BackboneStatus(ready=True, name=found.name, text=found.text, stronger=found.stronger)
+
+
+def _device_here(settings: Settings) -> torch.device | None:
+    """The device that the setting names; None where this machine lacks it, for the worker may be another one."""
+    try:
+        return resolve_device(settings.device)
+    except DeviceUnavailable:
+        return None
+
+
+def offered_backbones(settings: Settings) -> list[OfferedBackbone]:
+    """The backbones to choose from, and which of them are on this machine. No hub is asked."""
+    offers = []
+    for name, about in OFFERED.items():
+        _, weights = wanted_backbone(settings, name, None)
+        try:
+            source = at_hand(name, weights)
+        except WeightsUnavailable:  # the setting names a file that is gone
+            source = at_hand(name)
+        origin = source.origin if source.weights is not None else None
+        offers.append(OfferedBackbone(name=name, about=about, origin=origin, licence=source.licence))
+    return offers

@@ -99,6 +99,7 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
             "origin": context.extractor.backbone.origin,
             "digest": context.extractor.weights_digest,
             "licence": context.extractor.backbone.licence,
+            "stronger": context.extractor.backbone.stronger,
         },
         "comparison": _compare(context, detector, cache),
     }

@@ -5,12 +5,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.backbones.resolve import SHIPPED, SHIPPED_STAGES
 from storage import datasets, models, studies
 from storage.errors import ModelNotFound
 from storage.records import Promotion, Study, Wanted, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning.backbones import backbone_status
+from tuning.backbones import backbone_status, wanted_backbone
 from tuning.closing import close_study
 from tuning.errors import BadSpec, WeightsMissing
 from tuning.ingest import IngestReport, Progress, ingest_folder
@@ -99,6 +100,7 @@ def launch_study(
             raise BadSpec(
                 f"Weights file '{spec.weights}' does not exist. Give the path of a .safetensors file."
             )
+        _check_stages(workspace, spec)
         number = len(studies.list_studies(session, dataset=dataset_name)) + 1
         return studies.create_study(
             session,
@@ -106,6 +108,19 @@ def launch_study(
             dataset_version_id=version.id,
             spec=spec.to_json(),
             now=now(),
+        )
+
+
+def _check_stages(workspace: Workspace, spec: StudySpec) -> None:
+    """Refuse layers that the shipped backbone lacks, where it is the one that a study would or could come to."""
+    weights = Path(spec.weights) if spec.weights else None
+    name, weights = wanted_backbone(workspace.settings, spec.backbone, weights)
+    wanted = {stage for choice in spec.layers for stage in choice}
+    lacking = sorted(wanted - set(SHIPPED_STAGES))
+    if lacking and weights is None and name.split(".")[0] in ("auto", SHIPPED):
+        raise BadSpec(
+            f"Layers with stage {lacking[0]}: the shipped backbone has the stages {SHIPPED_STAGES}. "
+            "Choose among them, or name another backbone that has it, such as resnet18.tv_in1k."
         )
 
 

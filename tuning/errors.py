@@ -25,6 +25,10 @@ class WeightsMissing(TuningError):
     """No backbone's weights are at hand for what should start."""
 
 
+class BackboneChanged(TuningError):
+    """A study would go on with another backbone than it began with."""
+
+
 class NoChampion(TuningError):
     """A dataset has no champion yet."""
 

@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.backbones.resolve import Backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
-from engine.features import Backbone, FeatureExtractor, aggregate, extract
+from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import RGB, decode, decode_mask
 from engine.metrics import aupro, image_auroc, pixel_auroc
 from engine.scoring import anomaly_maps, image_scores
@@ -67,7 +68,7 @@ class PaperResult:
     """The figures of all seeds, and what they were measured on."""
 
     config: SimpleNetConfig  # its seed is the first
-    backbone: str  # name and origin
+    backbone: str  # name, origin and licence
     weights_digest: str
     device: str
     precision: str
@@ -81,19 +82,19 @@ class PaperResult:
     @property
     def image_auroc(self) -> Spread:
         """Over the seeds."""
-        return _spread([one.image_auroc for one in self.seeds])
+        return spread([one.image_auroc for one in self.seeds])
 
     @property
     def pixel_auroc(self) -> Spread | None:
         """Over the seeds, in the pictures' own pixels; None where no picture has a mask."""
         values = [one.pixel_auroc for one in self.seeds if one.pixel_auroc is not None]
-        return _spread(values) if values else None
+        return spread(values) if values else None
 
     @property
     def aupro(self) -> Spread | None:
         """Over the seeds, up to 30 % false positives; None where no picture has a mask."""
         values = [one.aupro for one in self.seeds if one.aupro is not None]
-        return _spread(values) if values else None
+        return spread(values) if values else None
 
     def to_json(self) -> dict[str, Any]:
         """Give everything as a dictionary of JSON values, marked protocol=paper."""
@@ -141,7 +142,9 @@ def paper_protocol(
     where = resolve_device(device)
     extractor = FeatureExtractor(backbone, config.layers, where, resolve_precision(precision, where))
 
-    reading = _batches(train, extractor, config, lambda done: report(done, len(train), "training pictures"))
+    reading = patch_batches(
+        train, extractor, config, lambda done: report(done, len(train), "training pictures")
+    )
     features = torch.cat([batch.half().cpu() for batch, _ in reading])
     heads, seconds = [], []
     for index, seed in enumerate(seeds):
@@ -155,7 +158,7 @@ def paper_protocol(
     sizes: list[tuple[int, int]] = []
     patch_scores: list[list[Tensor]] = [[] for _ in heads]
     paths = [picture.path for picture in test]
-    for batch, pictures in _batches(
+    for batch, pictures in patch_batches(
         paths, extractor, config, lambda done: report(done, len(test), "test pictures")
     ):
         sizes += [(picture.shape[0], picture.shape[1]) for picture in pictures]
@@ -170,7 +173,7 @@ def paper_protocol(
     report(len(seeds), len(seeds), "figures")
     return PaperResult(
         config=dataclasses.replace(config, seed=seeds[0]),
-        backbone=f"{backbone.name} ({backbone.origin})",
+        backbone=backbone.text,
         weights_digest=backbone.digest,
         device=str(where),
         precision=str(extractor.dtype).removeprefix("torch."),
@@ -183,7 +186,7 @@ def paper_protocol(
     )
 
 
-def _batches(
+def patch_batches(
     paths: Sequence[Path],
     extractor: FeatureExtractor,
     config: SimpleNetConfig,
@@ -268,6 +271,6 @@ def _ignore(_done: int, _total: int, _what: str) -> None:
     pass
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> Spread:
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return Spread(mean=statistics.fmean(values), deviation=deviation)

@@ -49,7 +49,7 @@ class StudySpec:
     adaptor_depths: tuple[int, ...] = (0, 1, 2)  # linear layers between backbone and discriminator
     backbone: str = "auto"
     weights: str | None = (
-        None  # file with the backbone's weights; None: the installation's setting, then the hub
+        None  # file with the backbone's weights; None: the setting's, else by the backbone's name
     )
     height: int = 256  # pixels a picture is resized to
     width: int = 256

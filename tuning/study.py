@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from optuna.trial import TrialState
 
+from engine.backbones.resolve import Backbone, Source, resolve_backbone
 from engine.checkpoint import save_head
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.errors import EngineError
-from engine.features import FeatureExtractor, resolve_backbone
+from engine.features import FeatureExtractor
 from storage import datasets, studies
 from storage.records import DatasetVersion
 from storage.tracking import Tracking
@@ -22,7 +24,7 @@ from tuning import search as searching
 from tuning.backbones import wanted_backbone
 from tuning.champion import make_candidate
 from tuning.context import StudyContext, head_folder
-from tuning.errors import NoCompletedTrial, StudyCancelled, StudyPaused
+from tuning.errors import BackboneChanged, NoCompletedTrial, StudyCancelled, StudyPaused
 from tuning.features import cached_features
 from tuning.lease import Lease, WorkerStopping
 from tuning.pictures import check_objective, study_pictures
@@ -70,17 +72,14 @@ def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
     check_objective(spec, pictures, version.dataset_name)
     settings = workspace.settings
     device = resolve_device(settings.device)
-    backbone = resolve_backbone(
-        *wanted_backbone(settings, spec.backbone, Path(spec.weights) if spec.weights else None)
-    )
+    tracking = Tracking(settings)
+    backbone = _backbone(lease, tracking, spec, device)
     stages = sorted({stage for choice in spec.layers for stage in choice})
     extractor = FeatureExtractor(backbone, stages, device, resolve_precision(settings.precision, device))
     base = SimpleNetConfig(
         backbone=backbone.name, height=spec.height, width=spec.width, epochs=spec.epochs, seed=spec.seed
     )
-    tracking = Tracking(settings)
     parent_run_id = lease.study.parent_run_id or _start_parent_run(lease, tracking, spec, version, extractor)
-    lease.report({"backbone": f"{backbone.name} ({backbone.origin})", "device": str(device)}, at_once=True)
     return StudyContext(
         workspace=workspace,
         tracking=tracking,
@@ -92,6 +91,33 @@ def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
         base=base,
         parent_run_id=parent_run_id,
     )
+
+
+def _backbone(lease: Lease, tracking: Tracking, spec: StudySpec, device: torch.device) -> Backbone:
+    """The backbone that the study began with; at its beginning, the one asked for.
+
+    What "auto" comes to depends on the machine, and two backbones may have features of one length: going on with
+    another one would give scores that nobody could tell from good ones.
+    """
+
+    def say_download(source: Source) -> None:
+        lease.report({"fetching": source.text}, at_once=True)
+
+    study, settings = lease.study, lease.workspace.settings
+    began = tracking.tags(study.parent_run_id) if study.parent_run_id else {}
+    name, weights = wanted_backbone(settings, spec.backbone, Path(spec.weights) if spec.weights else None)
+    if name == "auto" and weights is None:
+        name = began.get("backbone", "auto")
+    backbone = resolve_backbone(name, weights, device, on_download=say_download)
+    if began.get("weights_digest", backbone.digest) != backbone.digest:
+        raise BackboneChanged(
+            f"Study '{study.name}' began with {began['backbone']} from {began['backbone_origin']} (weights "
+            f"{began['weights_digest'][:12]}); this worker has {backbone.name} from {backbone.origin} (weights "
+            f"{backbone.digest[:12]}). A study keeps its backbone: start a new study for the other one."
+        )
+    about = {"backbone": backbone.text, "stronger_backbone": backbone.stronger, "device": str(device)}
+    lease.report(about, at_once=True)
+    return backbone
 
 
 def _start_parent_run(
@@ -108,6 +134,8 @@ def _start_parent_run(
             "dataset_digest": version.digest,
             "backbone": extractor.backbone.name,
             "backbone_origin": extractor.backbone.origin,
+            "backbone_licence": extractor.backbone.licence or "unknown",
+            "stronger_backbone": extractor.backbone.stronger or "",
             "weights_digest": extractor.weights_digest,
             "protocol": "sealed",
         },

@@ -1,25 +1,41 @@
-"""The command that compares with published tables: benchmark mvtec."""
+"""Commands that compare with published tables: benchmark mvtec, benchmark novelty."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dashboard import wording
 from dashboard.commands import reporting
 from dashboard.commands.reporting import command
 
 if TYPE_CHECKING:
+    from engine.backbones.resolve import Backbone
     from storage.settings import Settings
     from tuning.paper_protocol import PaperResult, Spread
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings per category or class, with seeds 0, 1, …")]
+Layers = Annotated[str, typer.Option(help="Backbone stages.")]
+Size = Annotated[int, typer.Option(min=32, help="Side that pictures are resized to, pixels.")]
+BackboneName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A timm model, or drawnet, which ships along. Default: the setting, else auto."
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="safetensors file with the backbone's weights.", dir_okay=False),
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to `simplenet`."""
+    """Add the commands to `simplenet`."""
     group = typer.Typer(no_args_is_help=True)
     group.callback()(_benchmark)
     group.command()(mvtec)
+    group.command()(novelty)
     app.add_typer(group, name="benchmark")
 
 
@@ -35,17 +51,11 @@ def mvtec(
             help="A folder in the MVTec layout, or a folder of such folders.", exists=True, file_okay=False
         ),
     ],
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings per category, with seeds 0, 1, …")] = 3,
-    layers: Annotated[str, typer.Option(help="Backbone stages.")] = "2,3",
-    size: Annotated[int, typer.Option(min=32, help="Side that pictures are resized to, pixels.")] = 256,
-    backbone: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Backbone, as timm names it. Default: the setting, else resnet18."),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="safetensors file with the backbone's weights.", dir_okay=False),
-    ] = None,
+    seeds: Seeds = 3,
+    layers: Layers = "2,3",
+    size: Size = 256,
+    backbone: BackboneName = None,
+    weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
     """Train on all normal pictures, judge on the whole test set, mean and deviation over seeds.
@@ -53,23 +63,73 @@ def mvtec(
     No choice is made on the test set. These figures stand beside published tables; they are no sealed test.
     """
     from dashboard.commands.studies import numbers
-    from dashboard.wording import plural
 
     settings = reporting.read_settings()
     folders = _categories(root)
+    found = _backbone(settings, backbone or "auto", weights)
+    reporting.say(wording.backbone(found.text, found.stronger))
     results = {}
     for folder in folders:
         with reporting.progress_bar(folder.name) as progress:
             results[folder.name] = _measure(
-                folder, settings, seeds, numbers(layers, "--layers"), size, backbone, weights, progress
+                folder, settings, seeds, numbers(layers, "--layers"), size, found, progress
             )
     rows = [[name, *_cells(result)] for name, result in results.items()]
     header = ["category", "image AUROC", "pixel AUROC", "AUPRO", "test pictures", "seconds"]
     text = (
         reporting.table(header, rows)
-        + f"\nprotocol: paper (whole test set, last epoch, {plural(seeds, 'seed')})"
+        + f"\nprotocol: paper (whole test set, last epoch, {wording.plural(seeds, 'seed')})"
     )
     reporting.answer({name: result.to_json() for name, result in results.items()}, as_json=as_json, text=text)
+
+
+@command
+def novelty(
+    root: Annotated[
+        Path,
+        typer.Argument(help="A folder with train/<class> and test/<class>.", exists=True, file_okay=False),
+    ],
+    seeds: Seeds = 3,
+    layers: Layers = "2,3",
+    size: Size = 256,
+    backbone: BackboneName = None,
+    weights: Weights = None,
+    as_json: AsJson = False,
+) -> None:
+    """Each class in turn is normal, all others are anomalous, as in the paper's CIFAR-10 task; whole images.
+
+    No choice is made on the test pictures. These figures stand beside published tables; they are no sealed test.
+    """
+    from dashboard.commands.studies import numbers
+    from engine.config import SimpleNetConfig
+    from tuning.novelty import novelty, read_classes
+
+    settings = reporting.read_settings()
+    classes = read_classes(root)
+    found = _backbone(settings, backbone or "auto", weights)
+    reporting.say(wording.backbone(found.text, found.stronger))
+    config = SimpleNetConfig(backbone=found.name, layers=numbers(layers, "--layers"), height=size, width=size)
+    with reporting.progress_bar(root.name) as progress:
+        result = novelty(
+            classes,
+            config,
+            backbone=found,
+            seeds=range(seeds),
+            device=settings.device,
+            precision=settings.precision,
+            on_progress=progress,
+        )
+    rows: list[list[object]] = [
+        [name, _cell(result.of(name)), result.train_pictures[name], result.test_pictures[name]]
+        for name in classes
+    ]
+    pictures = [sum(counts.values()) for counts in (result.train_pictures, result.test_pictures)]
+    rows.append(["mean", _cell(result.mean), *pictures])
+    text = (
+        reporting.table(["normal class", "image AUROC", "train", "test"], rows)
+        + f"\none class normal, whole images, last epoch, {wording.plural(seeds, 'seed')}"
+    )
+    reporting.answer(result.to_json(), as_json=as_json, text=text)
 
 
 def _categories(root: Path) -> list[Path]:
@@ -79,20 +139,27 @@ def _categories(root: Path) -> list[Path]:
     return sorted(folder for folder in root.iterdir() if (folder / "train").is_dir()) or [root]
 
 
+def _backbone(settings: "Settings", name: str, weights: Path | None) -> "Backbone":
+    """Once for all categories: one table, one backbone."""
+    from engine.backbones.resolve import resolve_backbone
+    from engine.devices import resolve_device
+    from tuning.backbones import wanted_backbone
+
+    name, weights = wanted_backbone(settings, name, weights)
+    return resolve_backbone(name, weights, resolve_device(settings.device))
+
+
 def _measure(
     folder: Path,
     settings: "Settings",
     seeds: int,
     layers: tuple[int, ...],
     size: int,
-    backbone: str | None,
-    weights: Path | None,
+    backbone: "Backbone",
     progress: reporting.Progress,
 ) -> "PaperResult":
     from engine.config import SimpleNetConfig
-    from engine.features import resolve_backbone
     from storage.layouts import scan
-    from tuning.backbones import wanted_backbone
     from tuning.paper_protocol import LabelledPicture, paper_protocol
 
     entries = scan(folder).entries
@@ -101,12 +168,11 @@ def _measure(
         for entry in entries
         if entry.split == "test"
     ]
-    found = resolve_backbone(*wanted_backbone(settings, backbone or "auto", weights))
     return paper_protocol(
         [entry.path for entry in entries if entry.split == "train"],
         test,
-        SimpleNetConfig(backbone=found.name, layers=layers, height=size, width=size),
-        backbone=found,
+        SimpleNetConfig(backbone=backbone.name, layers=layers, height=size, width=size),
+        backbone=backbone,
         seeds=range(seeds),
         device=settings.device,
         precision=settings.precision,
@@ -115,8 +181,9 @@ def _measure(
 
 
 def _cells(result: "PaperResult") -> list[object]:
-    def cell(spread: "Spread | None") -> str:
-        return "–" if spread is None else f"{spread.mean:.3f} ± {spread.deviation:.3f}"
-
-    figures = [cell(spread) for spread in (result.image_auroc, result.pixel_auroc, result.aupro)]
+    figures = [_cell(spread) for spread in (result.image_auroc, result.pixel_auroc, result.aupro)]
     return [*figures, result.test_pictures, f"{result.seconds:.0f}"]
+
+
+def _cell(spread: "Spread | None") -> str:
+    return "–" if spread is None else f"{spread.mean:.3f} ± {spread.deviation:.3f}"

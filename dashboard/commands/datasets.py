@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dashboard import wording
 from dashboard.commands import reporting
 from dashboard.commands.reporting import command
 
@@ -54,17 +55,17 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Draw and ingest the demo dataset: brushed metal plates with scratches, dents, stains and missing holes."""
+    from tuning.backbones import backbone_status
     from tuning.commands import load_demo, start_demo
 
     workspace = reporting.open_workspace()
     if if_empty:
         with reporting.progress_bar("Drawing") as progress:
             study = start_demo(workspace, progress=progress)
-        text = (
-            "Nothing to do: there is a dataset or a study already."
-            if study is None
-            else f"Study {study.id} launched."
-        )
+        text = "Nothing to do: there is a dataset or a study already."
+        if study is not None:
+            status = backbone_status(workspace)
+            text = f"Study {study.id} launched. {wording.backbone(status.text, status.stronger)}"
         reporting.answer(study, as_json=as_json, text=text)
         return
     with reporting.progress_bar("Drawing") as progress:

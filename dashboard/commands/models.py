@@ -1,4 +1,4 @@
-"""Commands on models and what they see: heatmaps, score, models, promote."""
+"""Commands on models and what they see: heatmaps, score, models, promote, backbones."""
 
 import csv
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dashboard import wording
 from dashboard.commands import reporting
 from dashboard.commands.reporting import ExitCode, command
 
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command()(score)
     app.command(name="models")(list_models)
     app.command()(promote)
+    app.command(name="backbones")(list_backbones)
 
 
 @command
@@ -248,3 +250,21 @@ def _file_name(place: int, total: int, score: float, name: str) -> str:
     """'007_score-1.234_test-scratch-003.png': sorting by name keeps the order of the list."""
     flat = name.replace("/", "-").replace("\\", "-").rsplit(".", 1)[0]
     return f"{place:0{len(str(total))}d}_score{score:+.4f}_{flat}.png"
+
+
+@command
+def list_backbones(as_json: AsJson = False) -> None:
+    """List the backbones to choose from, their licence, and whether their weights are on this machine."""
+    from tuning.backbones import backbone_status, offered_backbones
+
+    workspace = reporting.open_workspace()
+    offered = offered_backbones(workspace.settings)
+    rows = [[item.name, item.origin or "the hub", item.licence or "unknown", item.about] for item in offered]
+    status = backbone_status(workspace)
+    used = wording.backbone(status.text, status.stronger) if status.ready else status.text
+    text = reporting.table(["backbone", "weights", "licence", "about"], rows)
+    reporting.answer(
+        {"auto": status, "offered": offered},
+        as_json=as_json,
+        text=f"{text}\nAny other timm model can be named too. A study that names none here takes:\n{used}",
+    )

@@ -75,7 +75,10 @@ def study(
     seed: Annotated[int, typer.Option(help="Of the search and of every training.")] = 0,
     backbone: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Backbone, as timm names it. Default: the setting, else resnet18."),
+        typer.Option(
+            metavar="NAME",
+            help="A timm model, or drawnet, which ships along. Default: the setting, else auto.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dashboard import wording
 from dashboard.commands import reporting
 from dashboard.errors import WorkersDie
 
@@ -26,11 +27,14 @@ def follow(workspace: "Workspace", study: "Study") -> "Study":
     from storage import studies
     from storage.records import StudyState
 
-    looked_at, starts = -WORKER_SECONDS, 0
+    looked_at, starts, backbone = -WORKER_SECONDS, 0, ""
     with _display(study) as show:
         while True:
             with workspace.session() as session:
                 study = studies.get_study(session, study.id)
+            if study.progress.get("backbone", backbone) != backbone:
+                backbone = study.progress["backbone"]
+                reporting.say(wording.backbone(backbone, study.progress.get("stronger_backbone")))
             show(study)
             if study.state.finished or study.state is StudyState.PAUSED:
                 return study

@@ -20,6 +20,7 @@ def show(version: DatasetVersion) -> StudySpec | None:
     Raises:
         BadSpec: a field breaks its rule.
     """
+    chosen = _choose_backbone()
     with st.form("new study", enter_to_submit=False):
         trials = st.slider(
             "Trials", 1, 100, DEFAULTS.trials, help="Configurations to try; the first is the paper's own."
@@ -58,8 +59,7 @@ def show(version: DatasetVersion) -> StudySpec | None:
         )
         more = _more_options()
         sent = st.form_submit_button("Start the study", type="primary", icon=":material/play_arrow:")
-    ready = _say_backbone(more)
-    if not sent or not ready:
+    if not sent or not chosen.ready:
         return None
     return StudySpec(
         trials=trials,
@@ -67,8 +67,8 @@ def show(version: DatasetVersion) -> StudySpec | None:
         noise_std=noise,
         layers=tuple(tuple(int(stage) for stage in choice.split("+")) for choice in layers),
         adaptor_depths=tuple(sorted(depths)),
-        backbone=more.backbone,
-        weights=more.weights,
+        backbone=chosen.backbone,
+        weights=chosen.weights,
         height=more.height,
         width=more.width,
         epochs=more.epochs,
@@ -86,8 +86,6 @@ class _More:
     false_reject_rate: float
     epochs: int
     seed: int
-    backbone: str
-    weights: str | None
 
 
 def _more_options() -> _More:
@@ -101,31 +99,50 @@ def _more_options() -> _More:
         )  # fmt: skip
         epochs = left.number_input("Epochs of a trial", 1, 1000, DEFAULTS.epochs)
         seed = right.number_input("Seed", 0, 2**31 - 1, DEFAULTS.seed)
-        backbone = left.text_input(
-            "Backbone", "auto", help="As timm names it; “auto” takes the installation's setting."
-        )
-        weights = right.text_input(
-            "Weights file", "", help="A .safetensors file, at the same path on this machine and the worker's."
-        )
     return _More(
         height=int(height),
         width=int(width),
         false_reject_rate=rate / 100,
         epochs=int(epochs),
         seed=int(seed),
-        backbone=backbone.strip() or "auto",
-        weights=weights.strip() or None,
     )
 
 
-def _say_backbone(more: _More) -> bool:
-    """Say which backbone will be used, or why there is none; answers whether a study could start."""
-    ready, text = cached.backbone(more.backbone, more.weights)
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """The backbone asked for, and whether a study could start on it."""
+
+    backbone: str
+    weights: str | None
+    ready: bool
+
+
+def _choose_backbone() -> _Chosen:
+    """Say which backbone will be used, or why there is none, with the way to choose another.
+
+    Outside the form, where a choice is answered at once.
+    """
+    about = st.container()
+    offered = {offer.name: offer for offer in cached.offered_backbones()}
+    with st.expander("Choose the backbone", icon=":material/memory:"):
+        backbone = st.selectbox(
+            "Backbone",
+            ["auto", *offered],
+            format_func=lambda name: wording.offer(offered[name]) if name in offered else name,
+            accept_new_options=True,
+            help="Any timm model by its name, or one of these. “auto” takes the installation's setting; without one, "
+            "on a GPU, the paper's wide_resnet50_2 where its weights are at hand, else drawnet.",
+        )
+        weights = st.text_input(
+            "Weights file", "", help="A .safetensors file, at the same path on this machine and the worker's."
+        )
+    name, file = (backbone or "auto").strip(), weights.strip() or None
+    ready, text, stronger = cached.backbone(name, file)
     if ready:
-        st.caption(f":material/memory: Backbone: {text}")
+        about.caption(wording.backbone(text, stronger))
     else:
-        st.error(text, icon=":material/error:")
-    return ready
+        about.error(text, icon=":material/error:")
+    return _Chosen(backbone=name, weights=file, ready=ready)
 
 
 def explain(version: DatasetVersion) -> None:

@@ -161,9 +161,11 @@ def _lineage(model: Model) -> None:
             ("Size", f"{config['height']} × {config['width']} px"),
             ("Backbone", f"{backbone['name']}, {backbone['origin']}"),
             ("Weights", str(backbone["digest"])[:12]),
-            *([("Licence", str(backbone["licence"]))] if backbone.get("licence") else []),
+            ("Licence", str(backbone.get("licence") or "unknown")),
         ]
     )
+    if backbone.get("stronger"):
+        st.caption(str(backbone["stronger"]))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             STUDIES,

@@ -152,6 +152,9 @@ def _header(study: Study) -> DeltaGenerator:
     left = following.seconds_left(study, now())
     about = following.status_line(study) + (f", {wording.duration(left)} left" if left is not None else "")
     st.progress(following.fraction_done(study), text=about)
+    if "backbone" in study.progress:
+        said = wording.backbone(study.progress["backbone"], study.progress.get("stronger_backbone"))
+        st.caption(f":material/memory: {said}")
     if study.error:
         st.error(study.error, icon=":material/error:")
     orphaned = following.orphaned(study, now())

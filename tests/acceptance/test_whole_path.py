@@ -26,12 +26,11 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def environment(tmp_path, tiny_weights):
+def environment(tmp_path):
     """Environment of an empty installation with ports of its own."""
     return {
         **os.environ,
         "SIMPLENET_HOME": str(tmp_path / "home"),
-        "SIMPLENET_WEIGHTS": str(tiny_weights),
         "SIMPLENET_DEVICE": "cpu",
         "SIMPLENET_MLFLOW_PORT": str(free_port()),
         "SIMPLENET_DASHBOARD_PORT": str(free_port()),

@@ -44,14 +44,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`simplenet up` on an empty installation; answers the dashboard's address."""
     home = tmp_path_factory.mktemp("installation")
     dashboard_port, mlflow_port = _free_port(), _free_port()
     environment = {
         **os.environ,
         "SIMPLENET_HOME": str(home),
-        "SIMPLENET_WEIGHTS": str(tiny_weights),
         "SIMPLENET_DEVICE": "cpu",
         "SIMPLENET_PRECISION": "fp32",
         "SIMPLENET_DASHBOARD_PORT": str(dashboard_port),
@@ -113,7 +112,7 @@ def _start_small_study(page: Page) -> None:
     page.goto("/datasets?dataset=demo-plates")
     expect(page.get_by_text("100 pictures", exact=True)).to_be_visible()
     page.get_by_role("button", name="New study").click()
-    expect(page.get_by_text("Backbone: test_resnet")).to_be_visible()
+    expect(page.get_by_text("Backbone: drawnet from the product itself")).to_be_visible()
     trials = page.get_by_test_id("stSlider").filter(has_text="Trials").locator("input")
     trials.focus()
     page.keyboard.press("Home")  # 1 trial

@@ -16,29 +16,28 @@ Simplenet = Callable[..., Result]
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty installation, found through the environment as every process finds it."""
-    return _use(tmp_path / "home", tiny_weights, monkeypatch)
+    return _use(tmp_path / "home", monkeypatch)
 
 
 @pytest.fixture
 def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty installation without any backbone in reach: no file, no cache, no hub."""
+    """An empty installation set to a backbone whose weights are out of reach: no file, no cache, no hub."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "no-cache"))
-    home = _use(tmp_path / "home", tmp_path, monkeypatch)
-    monkeypatch.delenv("SIMPLENET_WEIGHTS")
-    return home
+    monkeypatch.setenv("SIMPLENET_BACKBONE", "resnet18")
+    return _use(tmp_path / "home", monkeypatch)
 
 
 @pytest.fixture
-def studied_home(studied: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def studied_home(studied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installation with the dataset `parts`, a completed study and its champion; tests must not change it."""
-    return _use(studied, tiny_weights, monkeypatch)
+    return _use(studied, monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def studied(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a real study of two trials on 64-pixel pictures once per session."""
     import threading
 
@@ -52,7 +51,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Pat
     from tuning.worker import run_worker
 
     home = tmp_path_factory.mktemp("studied")
-    settings = Settings(home=home, weights=tiny_weights, device="cpu", precision="fp32")
+    settings = Settings(home=home, device="cpu", precision="fp32")
     workspace = open_workspace(settings)
     draw_demo(home / "pictures", size=64)
     ingest_folder(workspace, home / "pictures", "parts")
@@ -97,9 +96,9 @@ def simplenet() -> Simplenet:
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def _use(home: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _use(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SIMPLENET_HOME", str(home))
-    monkeypatch.setenv("SIMPLENET_WEIGHTS", str(weights))
+    monkeypatch.delenv("SIMPLENET_WEIGHTS", raising=False)
     monkeypatch.setenv("SIMPLENET_DEVICE", "cpu")
     monkeypatch.setenv("SIMPLENET_PRECISION", "fp32")
     return home

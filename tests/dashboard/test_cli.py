@@ -315,6 +315,48 @@ def test_study_is_followed_to_its_model_by_a_worker_of_its_own(
     assert answer["study"]["state"] == "completed"
     assert answer["model"]["state"] == "champion"
     assert "trial 1 of 2" in progress
+    assert "Backbone: drawnet from the product itself" in progress
+
+
+def test_benchmark_of_novelty_prints_a_line_per_class_and_says_the_backbone(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        for name in ("one", "two"):
+            source = make_folder(f"{split}-{name}", train=3, flat=True)
+            (tmp_path / "classes" / split).mkdir(parents=True, exist_ok=True)
+            source.rename(tmp_path / "classes" / split / name)
+    answer = simplenet("benchmark", "novelty", tmp_path / "classes", "--seeds", 1, "--size", 32)
+    assert answer.exit_code == ExitCode.OK, answer.stderr
+    first_words = [line.split()[0] for line in answer.stdout.splitlines() if line.strip()]
+    assert first_words[:4] == ["normal", "one", "two", "mean"]
+    assert "Backbone: drawnet from the product itself" in answer.stderr
+
+
+def test_benchmark_of_novelty_refuses_a_folder_without_classes(
+    simplenet: Simplenet, home: Path, tmp_path: Path
+) -> None:
+    answer = simplenet("benchmark", "novelty", tmp_path)
+    assert answer.exit_code == ExitCode.ERROR
+    assert "train/<class> and test/<class>" in answer.stderr
+
+
+def test_backbones_are_listed_with_licence_and_place(simplenet: Simplenet, home: Path) -> None:
+    said = simplenet("backbones").stdout
+    lines = {line.split()[0]: line for line in said.splitlines() if line.strip()}
+    assert "bsd-3-clause" in lines["drawnet"]
+    assert "the hub" in lines["wide_resnet50_2.tv_in1k"]
+    assert "A stronger one, resnet18.tv_in1k" in said
+    answer = json.loads(simplenet("backbones", "--json").stdout)
+    assert answer["auto"]["name"] == "drawnet"
+    assert answer["auto"]["ready"] is True
+
+
+def test_backbones_say_what_the_setting_lacks(simplenet: Simplenet, bare_home: Path) -> None:
+    answer = simplenet("backbones")
+    assert answer.exit_code == ExitCode.OK
+    assert "drawnet" in answer.stdout
+    assert "or choose drawnet, which ships with the product" in answer.stdout
 
 
 @pytest.mark.slow

@@ -114,7 +114,44 @@ def test_form_starts_the_study_that_was_asked_for(page: Page, waiting: Workspace
 
 def test_form_says_which_backbone_will_be_used(page: Page, waiting: Workspace) -> None:
     app = _clean(page("views/studies.py", new=1, dataset="parts"))
-    assert any("test_resnet" in caption.value for caption in app.caption)
+    said = next(caption.value for caption in app.caption if "Backbone: " in caption.value)
+    assert "drawnet from the product itself" in said
+    assert "licence bsd-3-clause" in said
+    assert "wide_resnet50_2" in said  # what a stronger one would be, and what it needs
+    assert "SIMPLENET_WEIGHTS" in said
+
+
+def test_form_answers_another_choice_of_backbone_at_once_and_sends_it(
+    page: Page, waiting: Workspace, tiny_weights: Path
+) -> None:
+    app = _clean(page("views/studies.py", new=1, dataset="parts"))
+    choice = next(box for box in app.selectbox if box.label == "Backbone")
+    assert any("drawnet" in option and "bsd-3-clause" in option for option in choice.options)
+    assert any("resnet18" in option and "from the hub" in option for option in choice.options)
+    next(field for field in app.text_input if field.label == "Weights file").set_value(
+        str(tiny_weights)
+    ).run()
+    said = next(caption.value for caption in app.caption if "Backbone: " in caption.value)
+    assert said == "Backbone: test_resnet from file test_resnet.safetensors, licence unknown."
+    _button(app, "Start the study").click().run()
+    assert _studies(waiting)[0].spec["weights"] == str(tiny_weights)
+
+
+def test_weights_file_that_is_not_there_is_refused_by_the_form(page: Page, waiting: Workspace) -> None:
+    app = _clean(page("views/studies.py", new=1, dataset="parts"))
+    next(field for field in app.text_input if field.label == "Weights file").set_value(
+        "/no/resnet18.safetensors"
+    ).run()
+    assert "'/no/resnet18.safetensors' does not exist" in app.error[0].value
+    _button(app, "Start the study").click().run()
+    assert _studies(waiting) == []
+
+
+def test_study_says_on_which_backbone_it_ran(page: Page, studied_home: Path) -> None:
+    app = _clean(page("views/studies.py", study=1))
+    said = next(caption.value for caption in app.caption if "Backbone: " in caption.value)
+    assert "drawnet from the product itself" in said
+    assert "wide_resnet50_2" in said
 
 
 def test_form_without_backbone_says_why_and_starts_nothing(
@@ -248,7 +285,8 @@ def test_model_page_tells_figures_threshold_lineage_and_how_to_call(page: Page, 
         "Threshold",
         "Optimism gap",
         "Backbone",
-        "test_resnet",
+        "drawnet, the product itself",
+        "bsd-3-clause",
         "trial",
     ):
         assert said in shown

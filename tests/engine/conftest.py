@@ -10,8 +10,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from engine.backbones.resolve import Backbone, resolve_backbone
 from engine.config import SimpleNetConfig
-from engine.features import Backbone, FeatureExtractor, resolve_backbone
+from engine.features import FeatureExtractor
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.backbones.resolve import Backbone
 from engine.calibration import calibrate
 from engine.checkpoint import load, load_head, save, save_head
 from engine.config import SimpleNetConfig
 from engine.errors import BadCheckpoint, DeviceUnavailable
-from engine.features import Backbone, FeatureExtractor, aggregate, extract
+from engine.features import FeatureExtractor, aggregate, extract
 from engine.scoring import Detector
 from engine.training import train
 

@@ -13,15 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.backbones.resolve import Backbone, resolve_backbone
 from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch, WeightsUnavailable
-from engine.features import (
-    Backbone,
-    FeatureExtractor,
-    aggregate,
-    extract,
-    feature_count,
-    resolve_backbone,
-)
+from engine.features import FeatureExtractor, aggregate, extract, feature_count
 
 CPU = torch.device("cpu")
 GOLDEN_CASES = ["two_layers_p3", "two_layers_p1", "two_layers_p5", "one_layer_p3", "three_layers_p3"]
@@ -195,17 +189,17 @@ def test_unknown_backbone_is_refused(name: str) -> None:
 
 
 RESOLVE = (
-    "import time, sys; from engine.errors import EngineError; from engine.features import resolve_backbone\n"
+    "import time, sys; from engine.errors import EngineError; from engine.backbones.resolve import resolve_backbone\n"
     "import timm, huggingface_hub\n"
     "start = time.monotonic()\n"
-    "try: print(resolve_backbone('auto').origin)\n"
+    "try: print(resolve_backbone('resnet18').origin)\n"
     "except EngineError as error: print(type(error).__name__, error)\n"
     "print(time.monotonic() - start)\n"
 )
 
 
 def resolve_elsewhere(home: Path, **environment: str) -> tuple[str, float]:
-    """Resolve the default backbone in a process with an environment of its own, as the hub's client reads it once."""
+    """Resolve resnet18 in a process with an environment of its own, as the hub's client reads it once."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     finished = subprocess.run(
         [sys.executable, "-c", RESOLVE],

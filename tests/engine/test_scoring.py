@@ -7,10 +7,11 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
+from engine.backbones.resolve import resolve_backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_precision
 from engine.errors import ShapeMismatch
-from engine.features import FeatureExtractor, aggregate, extract, resolve_backbone
+from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import decode, decode_mask
 from engine.metrics import image_auroc, pixel_auroc
 from engine.scoring import Detector, anomaly_maps, image_scores

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.backbones.resolve import resolve_backbone
 from engine.config import SimpleNetConfig
 from engine.errors import ShapeMismatch, TrainingDiverged
-from engine.features import FeatureExtractor, aggregate, extract, resolve_backbone
+from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import decode
 from engine.scoring import Detector
 from engine.simplenet import SimpleNet

@@ -30,7 +30,7 @@ def test_demo_leaves_an_installation_in_use_alone(workspace, make_folder):
         assert [dataset.name for dataset in datasets.list_datasets(session)] == ["parts"]
 
 
-def test_without_weights_the_demo_says_so_and_its_study_starts_once_there_are_some(tmp_path, tiny_weights):
+def test_without_weights_the_demo_says_so_and_its_study_starts_once_there_are_some(tmp_path):
     home = tmp_path / "home"
     without = open_workspace(Settings(home=home, backbone="resnet34", weights=tmp_path / "no.safetensors"))
     with pytest.raises(WeightsMissing, match=r"demo's pictures are loaded.*SIMPLENET_WEIGHTS"):
@@ -38,6 +38,6 @@ def test_without_weights_the_demo_says_so_and_its_study_starts_once_there_are_so
     with without.session() as session:
         assert studies.list_studies(session) == []
     without.close()
-    now_with = open_workspace(Settings(home=home, weights=tiny_weights))
+    now_with = open_workspace(Settings(home=home))
     assert start_demo(now_with) is not None
     now_with.close()

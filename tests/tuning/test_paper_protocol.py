@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.backbones.resolve import resolve_backbone
 from engine.config import SimpleNetConfig
-from engine.features import resolve_backbone
 from storage.records import Label
 from tuning.errors import DatasetTooSmall
 from tuning.paper_protocol import LabelledPicture, PaperResult, paper_protocol

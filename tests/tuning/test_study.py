@@ -1,5 +1,6 @@
 """A whole study on real databases: trials, MLflow runs, champion; and everything that may go wrong on the way."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from safetensors.torch import load_file, save_file
 
+from engine.backbones.resolve import resolve_backbone
 from engine.errors import TrainingDiverged
 from engine.images import decode
 from storage import datasets, models, studies
@@ -282,6 +285,53 @@ def test_missing_weights_fail_the_study_with_both_ways_out(workspace, parts, mak
     assert "hub" in study.error
 
 
+def test_study_does_not_go_on_with_another_backbone_of_equal_width(workspace, parts, make_spec, tmp_path):
+    """Features of another network would fit the head and give scores that mean nothing."""
+    weights = tmp_path / "drawnet.mine.safetensors"
+    weights.write_bytes(resolve_backbone("drawnet").weights.read_bytes())
+    study = launch_study(workspace, "parts", make_spec(trials=15, weights=str(weights)))
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
+    want(workspace, study.id, Wanted.PAUSE)
+    worker.join(30)
+    save_file({key: value + 1 for key, value in load_file(weights).items()}, weights)
+    want(workspace, study.id, Wanted.RUN)
+    run_worker(workspace, **kwargs)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.FAILED
+    assert "A study keeps its backbone" in study.error
+
+
+def test_study_begun_on_another_default_goes_on_with_what_it_began_with(
+    workspace, parts, make_spec, tiny_weights, monkeypatch
+):
+    """What "auto" comes to may change between two workers; the study's backbone does not."""
+    study = launch_study(workspace, "parts", make_spec(trials=15))
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
+    want(workspace, study.id, Wanted.PAUSE)
+    worker.join(30)
+    want(workspace, study.id, Wanted.RUN)
+    elsewhere = dataclasses.replace(
+        workspace, settings=workspace.settings.model_copy(update={"weights": tiny_weights})
+    )
+    run_worker(elsewhere, **kwargs)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.FAILED
+    assert "began with drawnet" in study.error
+    assert "test_resnet" in study.error
+
+
+def test_launch_refuses_stages_that_the_shipped_backbone_lacks(workspace, parts, make_spec):
+    with pytest.raises(BadSpec, match=r"stage 4: the shipped backbone has the stages \(1, 2, 3\)"):
+        launch_study(workspace, "parts", make_spec(layers=((2, 3), (3, 4))))
+    assert launch_study(workspace, "parts", make_spec(layers=((3, 4),), backbone="resnet18.tv_in1k"))
+
+
 def test_launch_refuses_a_weights_file_that_is_not_there(workspace, parts, make_spec):
     with pytest.raises(BadSpec, match=r"nowhere\.safetensors"):
         launch_study(workspace, "parts", make_spec(weights="/nowhere.safetensors"))
@@ -332,7 +382,6 @@ def test_another_worker_resumes_after_kill_9(workspace, parts, make_spec):
     environment = {
         **os.environ,
         "SIMPLENET_HOME": str(settings.home),
-        "SIMPLENET_WEIGHTS": str(settings.weights),
         "SIMPLENET_DEVICE": "cpu",
         "SIMPLENET_PRECISION": "fp32",
         "SIMPLENET_LEASE_SECONDS": "3",
