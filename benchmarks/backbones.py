@@ -82,8 +82,7 @@ def main() -> None:
                     results[key] = judge(task, backbone)
                     print(f"{name}, {task_name}: {results[key]}", flush=True)
                     options.results.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-        times = milliseconds(backbones)
-    table = as_table(backbones, results, times)
+        table = as_table(backbones, results, milliseconds(backbones))
     print(table)
     before, rest = text.split(START)
     after = rest.split(END)[1]

@@ -111,8 +111,8 @@ def offer(offered: "OfferedBackbone") -> str:
 
 
 def configuration(config: Mapping[str, Any]) -> str:
-    """The searched part of a configuration in one line: 'σ 0.015 · layers 2+3 · adaptor depth 1'."""
-    parts = []
+    """What was searched, in one line, and before it a model's backbone: 'drawnet · σ 0.015 · layers 2+3 · …'."""
+    parts = [str(config["backbone"])] if "backbone" in config else []
     if "noise_std" in config:
         parts.append(f"σ {float(config['noise_std']):.3g}")
     if "layers" in config:

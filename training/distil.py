@@ -28,9 +28,10 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils.data import DataLoader
 
-from engine.backbones.drawnet import MEAN, STD, Drawnet, fold
+from engine.backbones.drawnet import LICENCE, MEAN, STD, Drawnet, fold
 from engine.backbones.resolve import SHIPPED, Backbone, resolve_backbone
 from engine.devices import resolve_device, resolve_precision
+from engine.errors import EngineError
 from engine.features import FeatureExtractor
 from training.crops import Crops, Draw, held_out
 from training.drawing.scenes import VERSION
@@ -213,9 +214,14 @@ class Run:
     def _load(self) -> None:
         saved = _checkpoint(self.folder, self.teacher.device)
         if saved["recipe"] != asdict(self.recipe):
+            asked = asdict(self.recipe)
+            other = [
+                f"{key} {saved['recipe'].get(key)!r} (now {asked[key]!r})"
+                for key in asked
+                if saved["recipe"].get(key) != asked[key]
+            ]
             raise SystemExit(
-                f"The run in {self.folder} was made with {saved['recipe']}; {asdict(self.recipe)} is asked for. "
-                "Use another folder."
+                f"The run in {self.folder} was made with {', '.join(other)}. Use another folder."
             )
         self.net.load_state_dict(saved["net"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -260,7 +266,7 @@ def export(folder: Path, path: Path) -> None:
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise SystemExit(f"A weight of {folder} does not fit into fp16; nothing was written.")
     about = {key: str(value) for key, value in saved["recipe"].items()}
-    about |= {"done": str(saved["done"]), "seconds": f"{saved['seconds']:.0f}"}
+    about |= {"licence": LICENCE, "done": str(saved["done"]), "seconds": f"{saved['seconds']:.0f}"}
     unfinished = path.with_suffix(".part")
     save_file(state, unfinished, metadata=about)
     unfinished.chmod(0o644)  # the library leaves it readable by its owner alone
@@ -269,7 +275,12 @@ def export(folder: Path, path: Path) -> None:
 
 
 def _teacher(name: str | None, weights: Path | None) -> Backbone:
-    backbone = resolve_backbone(name or ("auto" if weights else "resnet18.tv_in1k"), weights)
+    try:
+        backbone = resolve_backbone(name or ("auto" if weights else "resnet18.tv_in1k"), weights)
+    except EngineError as error:
+        raise SystemExit(
+            f"The teacher can't be had; here --teacher-weights FILE names its weights. {error}"
+        ) from error
     if backbone.name.split(".")[0] == SHIPPED:
         raise SystemExit(f"{SHIPPED} can not be its own teacher. Name another timm model with --teacher.")
     return backbone

@@ -30,8 +30,6 @@ from tuning.trial import TrialData, run_trial
 
 logger = logging.getLogger(__name__)
 
-BATCH = 8  # pictures scored at once
-
 
 def make_candidate(context: StudyContext, data: TrialData, best: FrozenTrial) -> Model:
     """Judge the best trial on the sealed test, register it, and promote it if the policy says so.
@@ -151,15 +149,11 @@ def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Dete
         context.extractor.backbone, config.layers, context.extractor.device, torch.float32
     )
     detector = Detector(extractor, head.to(context.extractor.device), config, None)
+    # One by one, here and in `evaluate`, as the served model scores: a convolution's last digits depend on how many
+    # pictures share its call.
     scored = [
-        scored
-        for start in range(0, len(context.pictures.calibration), BATCH)
-        for scored in detector.score(
-            [
-                picture.read(context.workspace.blobs)[0]
-                for picture in context.pictures.calibration[start : start + BATCH]
-            ]
-        )
+        detector.score([picture.read(context.workspace.blobs)[0]])[0]
+        for picture in context.pictures.calibration
     ]
     calibration = calibrate(
         np.array([one.score for one in scored]),
@@ -203,18 +197,16 @@ def evaluate(
     scores: list[float] = []
     maps: list[NDArray[np.float32]] = []
     masks: list[NDArray[np.bool_] | None] = []
-    for start in range(0, len(pictures), BATCH):
+    for done, picture in enumerate(pictures):
         context.lease.report(
-            {"phase": "champion", "message": "sealed test", "done": start, "total": len(pictures)}
+            {"phase": "champion", "message": "sealed test", "done": done, "total": len(pictures)}
         )
-        read = [picture.read(context.workspace.blobs) for picture in pictures[start : start + BATCH]]
-        for picture, (_, mask), scored in zip(
-            pictures[start : start + BATCH], read, detector.score([pixels for pixels, _ in read]), strict=True
-        ):
-            cache.put(picture.key, scored.score, scored.anomaly_map)
-            scores.append(scored.score)
-            maps.append(scored.anomaly_map)
-            masks.append(mask)
+        pixels, mask = picture.read(context.workspace.blobs)
+        scored = detector.score([pixels])[0]
+        cache.put(picture.key, scored.score, scored.anomaly_map)
+        scores.append(scored.score)
+        maps.append(scored.anomaly_map)
+        masks.append(mask)
     return figures(
         np.array(scores),
         [picture.defect_type for picture in pictures],

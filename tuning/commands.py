@@ -5,7 +5,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.backbones.resolve import SHIPPED, SHIPPED_STAGES
+from engine.backbones.resolve import SHIPPED, SHIPPED_STAGES, at_hand
+from engine.errors import EngineError
 from storage import datasets, models, studies
 from storage.errors import ModelNotFound
 from storage.records import Promotion, Study, Wanted, now
@@ -100,7 +101,7 @@ def launch_study(
             raise BadSpec(
                 f"Weights file '{spec.weights}' does not exist. Give the path of a .safetensors file."
             )
-        _check_stages(workspace, spec)
+        _check_backbone(workspace, spec)
         number = len(studies.list_studies(session, dataset=dataset_name)) + 1
         return studies.create_study(
             session,
@@ -111,10 +112,18 @@ def launch_study(
         )
 
 
-def _check_stages(workspace: Workspace, spec: StudySpec) -> None:
-    """Refuse layers that the shipped backbone lacks, where it is the one that a study would or could come to."""
+def _check_backbone(workspace: Workspace, spec: StudySpec) -> None:
+    """Refuse an unknown backbone, a file that can't be read, and layers that the shipped backbone lacks.
+
+    Whether a hub has the weights is the worker's to ask.
+    """
     weights = Path(spec.weights) if spec.weights else None
     name, weights = wanted_backbone(workspace.settings, spec.backbone, weights)
+    if name != "auto" or weights is not None:
+        try:
+            at_hand(name, weights)
+        except EngineError as error:
+            raise BadSpec(str(error)) from error
     wanted = {stage for choice in spec.layers for stage in choice}
     lacking = sorted(wanted - set(SHIPPED_STAGES))
     if lacking and weights is None and name.split(".")[0] in ("auto", SHIPPED):

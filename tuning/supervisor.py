@@ -158,7 +158,9 @@ class _Child:
         if not self.spec.restart:
             self.state = "finished" if code == 0 else "failed"
             self.detail = (
-                "" if code == 0 else f"{_last_line(self.log) or f'exit code {code}'} (log: {self.log})"
+                _last_line(self.log)
+                if code == 0
+                else f"{_last_line(self.log) or f'exit code {code}'} (log: {self.log})"
             )
             return
         self._deaths = 1 if moment - self._started_at > STEADY_SECONDS else self._deaths + 1

@@ -157,7 +157,7 @@ def _lineage(model: Model) -> None:
             ("Study", f"{study.name}, trial {model.trial_number + 1}"),
             ("Made", wording.moment(model.created_at)),
             ("Promoted", wording.moment(model.promoted_at)),
-            ("Searched", wording.configuration(config)),
+            ("Configuration", wording.configuration(config)),
             ("Size", f"{config['height']} × {config['width']} px"),
             ("Backbone", f"{backbone['name']}, {backbone['origin']}"),
             ("Weights", str(backbone["digest"])[:12]),

@@ -21,6 +21,7 @@ WIDTHS = (48, 96, 224)
 BLOCKS = (1, 1, 2)
 CHANNELS = (64, 128, 256)  # of the maps that it gives
 STRIDES = (4, 8, 16)
+LICENCE = "bsd-3-clause"  # of the weights: the teacher's
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures' channels, as it is trained
 
 
@@ -104,7 +105,8 @@ class _Block(nn.Module):
         self.shortcut = nn.Identity() if same else _conv(before, width, 1, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu_(self.second(torch.relu_(self.first(x))) + self.shortcut(x))
+        # In place: at stride 4 the passes over memory cost as much as the arithmetic.
+        return torch.relu_(self.second(torch.relu_(self.first(x))).add_(self.shortcut(x)))
 
 
 def _conv(before: int, width: int, kernel: int, stride: int, norm: bool) -> nn.Module:
@@ -128,7 +130,7 @@ default_cfgs = generate_default_cfgs(
     {
         "drawnet.v1": {
             "url": "",
-            "license": "bsd-3-clause",
+            "license": LICENCE,
             "num_classes": 0,
             "input_size": (3, 256, 256),
             "mean": MEAN,

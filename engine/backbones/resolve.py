@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,10 +137,19 @@ def at_hand(name: str, weights: Path | None = None) -> Source:
         UnknownBackbone, WeightsUnavailable: as `find_source`.
     """
     if weights is not None:
-        _check_file(weights)
-        name = weights.name.split(".")[0] if name == "auto" else name
-        _published(name)  # refuses a name that timm does not know
-        licence = _licence_of_file(name, weights)
+        about = _check_file(weights)
+        named_by_file = name == "auto"
+        name = weights.name.split(".")[0] if named_by_file else name
+        try:
+            _published(name)  # refuses a name that timm does not know
+        except UnknownBackbone as error:
+            if not named_by_file:
+                raise
+            raise UnknownBackbone(
+                f"The name of weights file '{weights.name}' says backbone {name!r} (up to its first dot), which is "
+                "none. Name the backbone it belongs to as well (--backbone NAME)."
+            ) from error
+        licence = _licence_of_file(name, weights, about)
         return Source(name=name, weights=weights, origin=f"file {weights.name}", licence=licence)
     licence, hub_id = _published(name)
     if name.split(".")[0] == SHIPPED:
@@ -172,7 +182,10 @@ def timm_with_ours() -> Any:
     return timm
 
 
-def _check_file(weights: Path) -> None:
+def _check_file(weights: Path) -> Mapping[str, str]:
+    """Read the header of a weights file; answers its metadata."""
+    from safetensors import SafetensorError, safe_open
+
     if not weights.is_file():
         raise WeightsUnavailable(f"Weights file '{weights}' does not exist. {_REMEDY}")
     if weights.suffix != ".safetensors":
@@ -180,10 +193,20 @@ def _check_file(weights: Path) -> None:
             f"Weights file '{weights.name}' is not a .safetensors file; pickles can run code and are not read. "
             "Convert it with safetensors."
         )
+    try:
+        with safe_open(weights, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsUnavailable(
+            f"Weights file '{weights}' ({weights.stat().st_size:,} bytes) can't be read ({error}); it is damaged "
+            f"or was not copied to its end. Copy it again. {_REMEDY}"
+        ) from error
 
 
-def _licence_of_file(name: str, weights: Path) -> str | None:
-    """The licence of a file that is named as timm names a pretraining ("resnet18.tv_in1k"); else nobody knows it."""
+def _licence_of_file(name: str, weights: Path, about: Mapping[str, str]) -> str | None:
+    """What the file says; else that of the pretraining it is named after; else nobody knows."""
+    if "licence" in about:
+        return about["licence"]
     pretraining = weights.name.removesuffix(".safetensors")
     if "." not in pretraining or pretraining.split(".")[0] != name.split(".")[0]:
         return None
@@ -202,10 +225,11 @@ def _published(name: str) -> tuple[str | None, str | None]:
     except RuntimeError:  # a known architecture with an unknown pretraining
         known, published = False, None
     if not known:
-        near = timm.list_models(f"{name[:6]}*")[:5]
+        wanted, names = name.split(".")[0].lower(), timm.list_models()
+        near = difflib.get_close_matches(wanted, names, n=4, cutoff=0.7)
         hint = f" Near: {', '.join(near)}." if near else ""
         raise UnknownBackbone(
-            f"Backbone {name!r} is not a timm model.{hint} Choose one that timm.list_models() has."
+            f"Backbone {name!r} is not a timm model, nor {SHIPPED}.{hint} `simplenet backbones` lists some."
         )
     if published is None:
         return None, None

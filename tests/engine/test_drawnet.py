@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from engine.backbones.drawnet import Drawnet, fold
 from engine.backbones.resolve import SHIPPED, resolve_backbone
@@ -139,3 +140,32 @@ def test_auto_on_a_gpu_is_the_shipped_one_when_the_download_breaks_off(monkeypat
 def test_missing_weights_of_another_backbone_name_the_shipped_one(tmp_path):
     with pytest.raises(WeightsUnavailable, match="or choose drawnet, which ships with the product"):
         resolve_backbone("resnet18", tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("Drawnet", "drawnet"), ("resnte18", "resnet18"), ("resnet18.no_such", "resnet18")]
+)
+def test_unknown_name_is_answered_with_the_nearest(name, near):
+    with pytest.raises(UnknownBackbone, match=rf"Near: .*\b{near}\b"):
+        resolve_backbone(name)
+
+
+def test_file_that_was_not_copied_to_its_end_is_refused_with_its_size(tmp_path):
+    cut = tmp_path / "drawnet.cut.safetensors"
+    cut.write_bytes(resolve_backbone(SHIPPED).weights.read_bytes()[:5000])
+    with pytest.raises(WeightsUnavailable, match=r"5,000 bytes\) can't be read .*Copy it again"):
+        resolve_backbone("auto", cut)
+
+
+def test_file_whose_name_says_no_backbone_is_asked_for_one(tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    shutil.copy(resolve_backbone(SHIPPED).weights, mine)
+    with pytest.raises(UnknownBackbone, match=r"'mine' \(up to its first dot\).*--backbone NAME"):
+        resolve_backbone("auto", mine)
+    assert resolve_backbone(SHIPPED, mine).weights == mine
+
+
+def test_licence_that_a_file_states_is_its_own(tmp_path):
+    file = tmp_path / "drawnet.mine.safetensors"
+    save_file(load_file(resolve_backbone(SHIPPED).weights), file, metadata={"licence": "mit"})
+    assert resolve_backbone("auto", file).licence == "mit"

@@ -184,7 +184,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet17", "", "resnet18.no_such_pretraining"])
 def test_unknown_backbone_is_refused(name: str) -> None:
-    with pytest.raises(UnknownBackbone, match="not a timm model"):
+    with pytest.raises(UnknownBackbone, match="not a timm model, nor drawnet"):
         resolve_backbone(name)
 
 

@@ -273,8 +273,8 @@ def test_worker_for_one_study_leaves_older_ones_alone(workspace, parts, make_spe
 
 
 def test_missing_weights_fail_the_study_with_both_ways_out(workspace, parts, make_spec, run_to_end, tmp_path):
-    weights = tmp_path / "test_resnet.safetensors"
-    weights.write_bytes(b"")
+    weights = tmp_path / "drawnet.mine.safetensors"
+    weights.write_bytes(resolve_backbone("drawnet").weights.read_bytes())
     spec = make_spec(weights=str(weights))
     study = launch_study(workspace, "parts", spec)
     weights.unlink()
@@ -330,6 +330,16 @@ def test_launch_refuses_stages_that_the_shipped_backbone_lacks(workspace, parts,
     with pytest.raises(BadSpec, match=r"stage 4: the shipped backbone has the stages \(1, 2, 3\)"):
         launch_study(workspace, "parts", make_spec(layers=((2, 3), (3, 4))))
     assert launch_study(workspace, "parts", make_spec(layers=((3, 4),), backbone="resnet18.tv_in1k"))
+
+
+@pytest.mark.parametrize("wish", [{"backbone": "resnte18"}, {"weights": "cut"}])
+def test_launch_refuses_what_no_worker_could_load(workspace, parts, make_spec, tmp_path, wish):
+    cut = tmp_path / "drawnet.cut.safetensors"
+    cut.write_bytes(b"half")
+    with pytest.raises(BadSpec, match=r"resnet18|Copy it again"):
+        launch_study(
+            workspace, "parts", make_spec(**wish | ({"weights": str(cut)} if "weights" in wish else {}))
+        )
 
 
 def test_launch_refuses_a_weights_file_that_is_not_there(workspace, parts, make_spec):
