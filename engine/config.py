@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from engine.backbones.resolve import SHIPPED
 from engine.errors import InvalidConfig
 
 
@@ -23,9 +24,7 @@ class SimpleNetConfig:
         InvalidConfig: on construction, naming the field, its value and the rule.
     """
 
-    backbone: str = (
-        "drawnet"  # the shipped one, or a timm model; "auto" is resolved before a configuration is made
-    )
+    backbone: str = SHIPPED  # or a timm model; "auto" is resolved before a configuration is made
     layers: tuple[int, ...] = (
         2,
         3,

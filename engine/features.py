@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.backbones.resolve import SHIPPED, Backbone, timm_with_ours
+from engine.backbones.resolve import SHIPPED, Backbone, build
 from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch
 from engine.images import RGB, preprocess
 
@@ -52,11 +52,12 @@ class FeatureExtractor(nn.Module):
         self.weights_digest = backbone.digest
         self.stages = tuple(sorted(set(stages)))
         self.strides = {stage: 2 ** (stage + 1) for stage in self.stages}
-        net, self._indices, self.channels = _truncated(backbone.name, self.strides)
+        state = load_file(backbone.weights)
+        net, self._indices, self.channels = _truncated(backbone.name, state, self.strides)
         self.net: nn.Module = net
         self.mean: tuple[float, ...] = tuple(net.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(net.pretrained_cfg["std"])
-        _fill(self.net, load_file(backbone.weights), backbone)
+        _fill(self.net, state, backbone)
         self.device = device
         self.dtype = dtype
         # channels_last is the layout in which the CPU's and GPU's convolution kernels work without
@@ -90,7 +91,9 @@ class FeatureExtractor(nn.Module):
         return {stage: values.float() for stage, values in zip(self.stages, maps, strict=True)}
 
 
-def _truncated(name: str, strides: Mapping[int, int]) -> tuple[Any, list[int], dict[int, int]]:
+def _truncated(
+    name: str, state: Mapping[str, Tensor], strides: Mapping[int, int]
+) -> tuple[Any, list[int], dict[int, int]]:
     """Build a backbone without weights, cut after the last stage.
 
     Returns:
@@ -98,7 +101,7 @@ def _truncated(name: str, strides: Mapping[int, int]) -> tuple[Any, list[int], d
     """
     # A fork of the generator: timm draws initial weights, which the file replaces and nobody's seed feels.
     with torch.random.fork_rng(devices=[]):
-        net: Any = timm_with_ours().create_model(name, num_classes=0)
+        net: Any = build(name, state)
     if not hasattr(net, "forward_intermediates"):
         raise UnknownBackbone(
             f"Backbone {name!r} gives no maps of its stages. Choose another, for instance {SHIPPED}."

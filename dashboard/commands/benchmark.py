@@ -67,7 +67,6 @@ def mvtec(
     settings = reporting.read_settings()
     folders = _categories(root)
     found = _backbone(settings, backbone or "auto", weights)
-    reporting.say(wording.backbone(found.text, found.stronger))
     results = {}
     for folder in folders:
         with reporting.progress_bar(folder.name) as progress:
@@ -107,7 +106,6 @@ def novelty(
     settings = reporting.read_settings()
     classes = read_classes(root)
     found = _backbone(settings, backbone or "auto", weights)
-    reporting.say(wording.backbone(found.text, found.stronger))
     config = SimpleNetConfig(backbone=found.name, layers=numbers(layers, "--layers"), height=size, width=size)
     with reporting.progress_bar(root.name) as progress:
         result = novelty(
@@ -140,13 +138,15 @@ def _categories(root: Path) -> list[Path]:
 
 
 def _backbone(settings: "Settings", name: str, weights: Path | None) -> "Backbone":
-    """Once for all categories: one table, one backbone."""
+    """Resolve and tell the backbone, once for all categories: one table, one backbone."""
     from engine.backbones.resolve import resolve_backbone
     from engine.devices import resolve_device
     from tuning.backbones import wanted_backbone
 
     name, weights = wanted_backbone(settings, name, weights)
-    return resolve_backbone(name, weights, resolve_device(settings.device))
+    found = resolve_backbone(name, weights, resolve_device(settings.device))
+    reporting.say(wording.backbone(found.text, found.stronger))
+    return found
 
 
 def _measure(

@@ -8,7 +8,7 @@ how it was trained and what it is worth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 STEM_WIDTH = 24
 WIDTHS = (48, 96, 224)
 BLOCKS = (1, 1, 2)
-CHANNELS = (64, 128, 256)  # of the maps that it gives
+CHANNELS = (64, 128, 256)  # of the maps that it gives; of the shipped weights, and of their teacher
 STRIDES = (4, 8, 16)
 LICENCE = "bsd-3-clause"  # of the weights: the teacher's
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures' channels, as it is trained
@@ -124,6 +124,13 @@ def fold(net: nn.Module) -> None:
             setattr(net, name, fuse_conv_bn_eval(conv, child[-1]))
         else:
             fold(child)
+
+
+def channels_of(state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Read from weights how many maps each stage gives: as many as the teacher they were distilled from."""
+    heads = [state.get(f"heads.{index}.weight") for index in range(len(CHANNELS))]
+    # A saved model has the stages it needs and no later ones.
+    return tuple(count if head is None else len(head) for count, head in zip(CHANNELS, heads, strict=True))
 
 
 default_cfgs = generate_default_cfgs(

@@ -15,6 +15,7 @@ from engine.errors import UnknownBackbone, WeightsUnavailable
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,11 @@ def resolve_backbone(
     source = find_source(name, weights, device)
     here = source.weights
     if here is None:
+        assert source.hub_id is not None
         if on_download is not None:
             on_download(source)
         try:
-            here = _download(source.hub_id or "")
+            here = _download(source.hub_id)
         except WeightsUnavailable as error:
             if name != "auto":
                 raise
@@ -180,6 +182,14 @@ def timm_with_ours() -> Any:
     import engine.backbones.drawnet  # noqa: F401
 
     return timm
+
+
+def build(name: str, state: Mapping[str, Tensor]) -> Any:
+    """Build a backbone without a classifier, its weights still to be filled in from `state`."""
+    from engine.backbones.drawnet import channels_of
+
+    options = {"channels": channels_of(state)} if name.split(".")[0] == SHIPPED else {}
+    return timm_with_ours().create_model(name, num_classes=0, **options)
 
 
 def _check_file(weights: Path) -> Mapping[str, str]:

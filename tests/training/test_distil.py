@@ -91,6 +91,18 @@ def test_exported_backbone_gives_the_students_maps_on_the_teachers_scale(tmp_pat
     assert [line["step"] for line in log] == [4]
 
 
+def test_teacher_of_other_widths_gives_a_backbone_of_these_widths(tmp_path, drawings, recipe, tiny_weights):
+    teacher = FeatureExtractor(resolve_backbone("auto", tiny_weights), distil.STAGES, CPU)
+    distil.Run(drawings, tmp_path / "run", teacher, replace(recipe, steps=1)).train()
+    file = tmp_path / "drawnet.mine.safetensors"
+    distil.export(tmp_path / "run", file)
+    extractor = FeatureExtractor(resolve_backbone("auto", file), (2, 3), CPU)
+    assert extractor.channels == {stage: teacher.channels[stage] for stage in (2, 3)}
+    assert extractor.channels != {2: 128, 3: 256}
+    for stage, values in extractor(torch.zeros(1, 3, 64, 64)).items():
+        assert values.shape[1] == teacher.channels[stage]
+
+
 def test_loss_is_1_for_the_teachers_mean_and_0_for_the_teacher(drawings, recipe, teacher):
     scale = distil.Scale.measure(teacher, held_out(drawings, recipe, size=64))
     for pictures in held_out(drawings, recipe, size=64):
