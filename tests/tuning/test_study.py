@@ -38,6 +38,20 @@ def wait_for(condition, seconds=60.0):
         time.sleep(0.05)
 
 
+def paused_in_its_second_trial(workspace, spec):
+    """A study of `parts` that a worker began and a person paused; answers its row."""
+    study = launch_study(workspace, "parts", spec)
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
+    want(workspace, study.id, Wanted.PAUSE)
+    worker.join(30)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.PAUSED
+    return study
+
+
 def study_now(workspace, study_id):
     with workspace.session() as session:
         return studies.get_study(session, study_id)
@@ -289,37 +303,25 @@ def test_study_does_not_go_on_with_another_backbone_of_equal_width(workspace, pa
     """Features of another network would fit the head and give scores that mean nothing."""
     weights = tmp_path / "drawnet.mine.safetensors"
     weights.write_bytes(resolve_backbone("drawnet").weights.read_bytes())
-    study = launch_study(workspace, "parts", make_spec(trials=15, weights=str(weights)))
-    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
-    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
-    worker.start()
-    wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
-    want(workspace, study.id, Wanted.PAUSE)
-    worker.join(30)
+    study = paused_in_its_second_trial(workspace, make_spec(trials=15, weights=str(weights)))
     save_file({key: value + 1 for key, value in load_file(weights).items()}, weights)
     want(workspace, study.id, Wanted.RUN)
-    run_worker(workspace, **kwargs)
+    run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
     study = study_now(workspace, study.id)
     assert study.state is StudyState.FAILED
     assert "A study keeps its backbone" in study.error
 
 
-def test_study_begun_on_another_default_goes_on_with_what_it_began_with(
-    workspace, parts, make_spec, tiny_weights, monkeypatch
+def test_study_does_not_go_on_with_weights_that_were_set_after_it_began(
+    workspace, parts, make_spec, tiny_weights
 ):
     """What "auto" comes to may change between two workers; the study's backbone does not."""
-    study = launch_study(workspace, "parts", make_spec(trials=15))
-    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
-    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
-    worker.start()
-    wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
-    want(workspace, study.id, Wanted.PAUSE)
-    worker.join(30)
+    study = paused_in_its_second_trial(workspace, make_spec(trials=15))
     want(workspace, study.id, Wanted.RUN)
     elsewhere = dataclasses.replace(
         workspace, settings=workspace.settings.model_copy(update={"weights": tiny_weights})
     )
-    run_worker(elsewhere, **kwargs)
+    run_worker(elsewhere, worker_id="here", stop=threading.Event(), study_id=study.id)
     study = study_now(workspace, study.id)
     assert study.state is StudyState.FAILED
     assert "began with drawnet" in study.error
@@ -369,17 +371,9 @@ def test_cancel_stops_within_a_trial_and_leaves_nothing_running(workspace, parts
 
 
 def test_paused_study_goes_on_where_it_stopped(workspace, parts, make_spec):
-    study = launch_study(workspace, "parts", make_spec(trials=15))
-    stop = threading.Event()
-    kwargs = {"worker_id": "here", "stop": stop, "study_id": study.id}
-    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
-    worker.start()
-    wait_for(lambda: study_now(workspace, study.id).progress.get("trial", 0) >= 2)
-    want(workspace, study.id, Wanted.PAUSE)
-    worker.join(30)
-    assert study_now(workspace, study.id).state is StudyState.PAUSED
+    study = paused_in_its_second_trial(workspace, make_spec(trials=15))
     want(workspace, study.id, Wanted.RUN)
-    run_worker(workspace, **kwargs)
+    run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
     study = study_now(workspace, study.id)
     assert study.state is StudyState.COMPLETED, study.error
     ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
