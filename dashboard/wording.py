@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuning.backbones import OfferedBackbone
 
+from engine.config import SimpleNetConfig
+
 FIGURE_NAMES = {
     "image_auroc": "Image AUROC",
     "average_precision": "Average precision",
@@ -92,6 +94,33 @@ def size(count: int) -> str:
     return f"{amount:.1f} TB"
 
 
+KNOB_MEANINGS = {
+    "adaptor_activation": "What follows each layer of the adaptor; the paper's are linear.",
+    "adaptor_residual": "Add the backbone's features to what the adaptor makes of them.",
+    "discriminator_depth": "Hidden layers of the discriminator; the paper has one.",
+    "discriminator_width": "Units of each hidden layer, per member.",
+    "loss": "What training minimises; the paper compares its truncated L1 with cross-entropy.",
+    "margin": "Of the truncated L1 loss: outputs beyond it cost nothing.",
+    "members": "Adaptor and discriminator pairs trained apart and averaged; the paper has one.",
+    "noise": "gaussian: the same σ everywhere. scaled: times each channel's own deviation. "
+    "mixed: every patch a σ of its own, from a quarter of σ to four times σ.",
+    "patch_size": "Side of the neighbourhood that a patch feature averages over.",
+    "top_patches": "A picture's score is the mean of so many highest patch scores; 1 is the maximum.",
+}
+
+
+def knob(name: str) -> str:
+    """A setting's name as a label: 'patch_size' → 'Patch size'."""
+    return name.replace("_", " ").capitalize()
+
+
+def knob_value(value: object) -> str:
+    """One of a setting's values: True → 'yes', 'leaky_relu' → 'leaky relu'."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value).replace("_", " ")
+
+
 def layers(choice: Sequence[int] | str) -> str:
     """A choice of backbone stages: (2, 3) → '2+3'."""
     if isinstance(choice, str):
@@ -119,4 +148,7 @@ def configuration(config: Mapping[str, Any]) -> str:
         parts.append(f"layers {layers(config['layers'])}")
     if "adaptor_depth" in config:
         parts.append(f"adaptor depth {config['adaptor_depth']}")
+    for name in KNOB_MEANINGS:
+        if config.get(name, getattr(SimpleNetConfig, name)) != getattr(SimpleNetConfig, name):
+            parts.append(f"{knob(name).lower()} {knob_value(config[name])}")
     return " · ".join(parts)

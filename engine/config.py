@@ -8,12 +8,20 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from engine.backbones.resolve import SHIPPED
 from engine.errors import InvalidConfig
+
+ACTIVATIONS = ("none", "leaky_relu")
+LOSSES = ("truncated_l1", "cross_entropy")
+NOISES = {
+    "gaussian": "the same σ everywhere, as published",
+    "scaled": "σ times the deviation of each adapted channel in the batch",
+    "mixed": "every patch a σ of its own, from a quarter of σ to four times σ on a log scale",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +44,15 @@ class SimpleNetConfig:
         None  # None: channels of the layers side by side; a number: the paper's pooling to it
     )
     adaptor_depth: int = 1  # linear layers between features and discriminator; 0 = none
-    discriminator_width: int = 128  # hidden units of each member
+    adaptor_activation: str = "none"  # "none" as published, or "leaky_relu" after each of its layers
+    adaptor_residual: bool = False  # add the features to what the adaptor makes of them
+    discriminator_depth: int = 1  # hidden layers, each with batch norm and LeakyReLU; 1 as published
+    discriminator_width: int = 128  # hidden units of each member and layer
     members: int = 8  # adaptor–discriminator pairs trained apart, their scores averaged; 1 = as published
-    noise_std: float = 0.015  # σ of the Gaussian noise that makes adapted features anomalous
-    margin: float = 0.5  # scores beyond ±margin cost nothing
+    noise: str = "gaussian"  # what makes adapted features anomalous; NOISES says which kinds there are
+    noise_std: float = 0.015  # its σ
+    loss: str = "truncated_l1"  # as published, or "cross_entropy", which the paper compares with
+    margin: float = 0.5  # of truncated_l1: scores beyond ±margin cost nothing
     epochs: int = 10  # an epoch is steps_per_epoch steps; scores are reported after each
     steps_per_epoch: int = 50
     batch_patches: int = 256  # patches per member and step, drawn across all training pictures
@@ -74,6 +87,10 @@ class SimpleNetConfig:
                 "must be at least 1, or left out",
             ),
             "adaptor_depth": (0 <= self.adaptor_depth <= 8, "must be 0 to 8"),
+            "adaptor_activation": _one_of(self.adaptor_activation, ACTIVATIONS),
+            "discriminator_depth": (1 <= self.discriminator_depth <= 4, "must be 1 to 4"),
+            "noise": _one_of(self.noise, NOISES),
+            "loss": _one_of(self.loss, LOSSES),
             "discriminator_width": (1 <= self.discriminator_width <= 16384, "must be 1 to 16384"),
             "members": (1 <= self.members <= 64, "must be 1 to 64"),
             "noise_std": (self.noise_std > 0, "must be above 0: without noise nothing is anomalous"),
@@ -125,6 +142,10 @@ class SimpleNetConfig:
         if isinstance(arguments.get("layers"), list):
             arguments["layers"] = tuple(arguments["layers"])
         return cls(**arguments)
+
+
+def _one_of(value: str, names: Iterable[str]) -> tuple[bool, str]:
+    return value in names, f"must be one of {', '.join(names)}"
 
 
 def _within(numbers: tuple[int, ...], low: int, high: int) -> bool:

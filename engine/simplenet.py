@@ -4,6 +4,9 @@ Paper: SimpleNet: A Simple Network for Image Anomaly Detection and Localization,
 Here a score is higher where a patch is more anomalous: the negative of the paper's discriminator.
 """
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,29 +35,72 @@ class StackedLinear(nn.Module):
 
 
 class Adaptor(nn.Sequential):
-    """`depth` linear layers of equal width, without activations, as published."""
+    """`depth` linear layers of equal width; published without activations and without the residual."""
 
-    def __init__(self, members: int, dim: int, depth: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        members: int,
+        dim: int,
+        depth: int,
+        generator: torch.Generator,
+        *,
+        activated: bool = False,
+        residual: bool = False,
+    ) -> None:
         super().__init__(*[StackedLinear(members, dim, dim, generator) for _ in range(depth)])
+        self.activated = activated and depth > 0
+        self.residual = residual and depth > 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        adapted = features
+        for layer in self:
+            adapted = layer(adapted)
+            if self.activated:
+                adapted = F.leaky_relu(adapted, LEAK)
+        return features + adapted if self.residual else adapted
 
 
 class Discriminator(nn.Module):
-    """Linear, batch norm, LeakyReLU, linear without bias: (members, N, D) → (members, N), higher is more normal."""
+    """Linear, batch norm, LeakyReLU, as often as `depth` says, then linear without bias.
 
-    def __init__(self, members: int, dim: int, width: int, generator: torch.Generator) -> None:
+    (members, N, D) → (members, N), higher is more normal.
+    """
+
+    def __init__(
+        self, members: int, dim: int, width: int, generator: torch.Generator, *, depth: int = 1
+    ) -> None:
         super().__init__()
         self.hidden = StackedLinear(members, dim, width, generator)
         self.norm = nn.BatchNorm1d(members * width)
+        more = range(depth - 1)
+        self.deeper = nn.ModuleList(StackedLinear(members, width, width, generator) for _ in more)
+        self.deeper_norms = nn.ModuleList(nn.BatchNorm1d(members * width) for _ in more)
         tail = torch.empty(members, width)
         # Xavier normal for a layer of one output, as published.
         tail.normal_(0, (2 / (width + 1)) ** 0.5, generator=generator)
         self.tail = nn.Parameter(tail)
 
     def forward(self, features: Tensor) -> Tensor:
-        members, rows, _ = features.shape
-        # Batch norm wants (N, channels): the members' units side by side, each normalised on its own rows.
-        units = self.norm(self.hidden(features).transpose(0, 1).reshape(rows, -1))
-        return (F.leaky_relu(units, LEAK).reshape(rows, members, -1) * self.tail).sum(dim=-1).T
+        units = features
+        for linear, norm in self.layers():
+            units = F.leaky_relu(_normalised(linear(units), norm), LEAK)
+        return (units * self.tail[:, None]).sum(dim=-1)
+
+    def layers(self) -> list[tuple[StackedLinear, nn.BatchNorm1d]]:
+        """The hidden layers, each with its batch norm, first to last."""
+        # Modules in a list have lost their type.
+        pairs: Any = [
+            (self.hidden, self.norm),
+            *zip(self.deeper, self.deeper_norms, strict=True),
+        ]
+        return list(pairs)
+
+
+def _normalised(units: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    """Batch norm wants (N, channels): the members' units side by side, each normalised on its own rows."""
+    members, rows, width = units.shape
+    side_by_side: Tensor = norm(units.transpose(0, 1).reshape(rows, members * width))
+    return side_by_side.reshape(rows, members, width).transpose(0, 1)
 
 
 class SimpleNet(nn.Module):
@@ -73,8 +119,21 @@ class SimpleNet(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         self.config = config
         self.feature_dim = feature_dim
-        self.adaptor = Adaptor(config.members, feature_dim, config.adaptor_depth, generator)
-        self.discriminator = Discriminator(config.members, feature_dim, config.discriminator_width, generator)
+        self.adaptor = Adaptor(
+            config.members,
+            feature_dim,
+            config.adaptor_depth,
+            generator,
+            activated=config.adaptor_activation != "none",
+            residual=config.adaptor_residual,
+        )
+        self.discriminator = Discriminator(
+            config.members,
+            feature_dim,
+            config.discriminator_width,
+            generator,
+            depth=config.discriminator_depth,
+        )
 
     def forward(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Discriminate adapted features from the same features with noise added.
@@ -86,7 +145,8 @@ class SimpleNet(nn.Module):
         """
         adapted = self.adaptor(features)
         # One batch for both, as published: batch norm must see normal and anomalous features together.
-        both = self.discriminator(torch.cat([adapted, anomalous_features(adapted, noise)], dim=1))
+        anomalous = anomalous_features(adapted, noise, scaled=self.config.noise == "scaled")
+        both = self.discriminator(torch.cat([adapted, anomalous], dim=1))
         return both[:, : features.shape[1]], both[:, features.shape[1] :]
 
     @torch.inference_mode()
@@ -113,7 +173,10 @@ class SimpleNet(nn.Module):
 
 
 class FusedHead(nn.Module):
-    """What remains of a trained SimpleNet at inference: score = tail · LeakyReLU(W x + b).
+    """What remains of a trained SimpleNet at inference; published, it is score = tail · LeakyReLU(W x + b).
+
+    What is linear is folded: batch norms into the layers before them, and adaptors without activation into the
+    first hidden layer. An adaptor with activations is run before it, deeper hidden layers after it.
 
     Args:
         model: trained; later changes of it change nothing here.
@@ -131,20 +194,18 @@ class FusedHead(nn.Module):
     @torch.no_grad()
     def __init__(self, model: SimpleNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        norm, tail = model.discriminator.norm, model.discriminator.tail
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        # In double precision: folding must not cost digits that the layers one by one would keep.
-        hidden = model.discriminator.hidden
-        weight, bias = _exact(hidden.weight), _exact(hidden.bias)
-        for layer in reversed([*model.adaptor]):
-            assert isinstance(layer, StackedLinear)
-            bias = bias + (weight @ _exact(layer.bias)[..., None])[..., 0]
-            weight = weight @ _exact(layer.weight)
-        scale = _exact(norm.weight) / (_exact(norm.running_var) + norm.eps).sqrt()
-        bias = scale * (bias.flatten() - _exact(norm.running_mean)) + _exact(norm.bias)
-        self.register_buffer("weight", (scale[:, None] * weight.flatten(0, 1)).to(tail.device, dtype))
-        self.register_buffer("bias", bias.to(tail.device, dtype))
+        tail = model.discriminator.tail
+        self.members = len(tail)
+        self.adaptor = copy.deepcopy(model.adaptor).eval() if model.adaptor.activated else None
+        (weight, bias), *deeper = [_folded(*layer) for layer in model.discriminator.layers()]
+        if self.adaptor is None:
+            weight, bias = _after_adaptor(model.adaptor, weight, bias)
+        self.register_buffer("weight", weight.flatten(0, 1).to(tail.device, dtype))
+        self.register_buffer("bias", bias.flatten().to(tail.device, dtype))
+        for index, (deep_weight, deep_bias) in enumerate(deeper):
+            self.register_buffer(f"deep_weight{index}", deep_weight.to(tail.device, dtype))
+            self.register_buffer(f"deep_bias{index}", deep_bias.to(tail.device, dtype))
+        self.depth = 1 + len(deeper)
         self.register_buffer("tail", -tail.detach().flatten() / len(tail))
 
     @torch.inference_mode()
@@ -160,18 +221,57 @@ class FusedHead(nn.Module):
         return torch.cat(scores).reshape(features.shape[:-1])
 
     def _score(self, rows: Tensor) -> Tensor:
-        units = F.linear(rows.to(self.weight.dtype), self.weight, self.bias)
-        return F.leaky_relu_(units, LEAK).float() @ self.tail
+        if self.adaptor is None:
+            units = F.leaky_relu_(F.linear(rows.to(self.weight.dtype), self.weight, self.bias), LEAK)
+            if self.depth == 1:
+                return units.float() @ self.tail
+            units = units.reshape(len(rows), self.members, -1).transpose(0, 1)
+        else:
+            adapted = self.adaptor(rows.float().expand(self.members, -1, -1)).to(self.weight.dtype)
+            weight = self.weight.reshape(self.members, -1, rows.shape[1])
+            units = F.leaky_relu_(_member_wise(adapted, weight, self.bias.reshape(self.members, -1)), LEAK)
+        for index in range(self.depth - 1):
+            weight, bias = getattr(self, f"deep_weight{index}"), getattr(self, f"deep_bias{index}")
+            units = F.leaky_relu_(_member_wise(units, weight, bias), LEAK)
+        return units.transpose(0, 1).reshape(len(rows), -1).float() @ self.tail
 
 
-def anomalous_features(adapted: Tensor, noise: Tensor) -> Tensor:
+def _folded(linear: StackedLinear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Fold a batch norm into the layer before it: weight (members, outputs, inputs), bias (members, outputs)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = _exact(linear.weight), _exact(linear.bias)
+    scale = _exact(norm.weight) / (_exact(norm.running_var) + norm.eps).sqrt()
+    bias = scale * (bias.flatten() - _exact(norm.running_mean)) + _exact(norm.bias)
+    return scale.reshape(weight.shape[:2])[..., None] * weight, bias.reshape(weight.shape[:2])
+
+
+def _after_adaptor(adaptor: Adaptor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold a linear adaptor into the layer behind it."""
+    direct = weight  # the way of the residual, past the adaptor
+    for layer in reversed([*adaptor]):
+        assert isinstance(layer, StackedLinear)
+        bias = bias + (weight @ _exact(layer.bias)[..., None])[..., 0]
+        weight = weight @ _exact(layer.weight)
+    return (weight + direct if adaptor.residual else weight), bias
+
+
+def _member_wise(units: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.baddbmm(bias[:, None], units, weight.transpose(1, 2))
+
+
+def anomalous_features(adapted: Tensor, noise: Tensor, *, scaled: bool = False) -> Tensor:
     """Add noise to adapted features, which makes them anomalous.
 
     The noise comes after the adaptor, as published; before it, σ would depend on the backbone's scale.
 
     Args:
-        adapted, noise: (N, D).
+        adapted, noise: (…, N, D).
+        scaled: noise is in units of each channel's deviation over the N features.
     """
+    if scaled:
+        # Detached: else the adaptor would learn to shrink the noise instead of telling it apart.
+        noise = noise * adapted.detach().std(dim=-2, keepdim=True)
     return adapted + noise
 
 
@@ -188,6 +288,18 @@ def truncated_l1_loss(normal: Tensor, anomalous: Tensor, margin: float) -> Tenso
     return (margin - normal).clamp(min=0).mean(dim=-1) + (margin + anomalous).clamp(min=0).mean(dim=-1)
 
 
+def cross_entropy_loss(normal: Tensor, anomalous: Tensor) -> Tensor:
+    """Take outputs as the logit of being normal.
+
+    Args:
+        normal, anomalous: (…, N) outputs of the discriminator.
+    Returns:
+        (…), at least 0: the mean over N, both kinds summed.
+    Source: SimpleNet, the loss that table 6 compares with.
+    """
+    return F.softplus(-normal).mean(dim=-1) + F.softplus(anomalous).mean(dim=-1)
+
+
 def _exact(values: Tensor) -> Tensor:
-    """Give values in double precision on the CPU; some devices have none."""
+    """Give values in double precision on the CPU: some devices have none, and folding must not cost digits."""
     return values.detach().to("cpu").double()

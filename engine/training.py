@@ -18,7 +18,9 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from engine.config import SimpleNetConfig
 from engine.errors import ShapeMismatch, TrainingDiverged
-from engine.simplenet import SimpleNet, truncated_l1_loss
+from engine.simplenet import SimpleNet, cross_entropy_loss, truncated_l1_loss
+
+MIXED_RANGE = 4.0  # "mixed" noise spans σ / 4 to 4 σ
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def train(
             set_learning_rates(optimizers, config, step / steps)
             chosen = torch.randint(len(rows), shape, generator=draw, device=features.device)
             batch = rows[chosen].to(device, torch.float32)
-            noise = torch.randn(batch.shape, generator=noise_draw, device=device) * config.noise_std
+            noise = draw_noise(batch.shape, config, noise_draw)
             losses += training_step(model, optimizers, batch, noise)
             step += 1
             _follow(average, model, config.average_decay, step)
@@ -137,12 +139,30 @@ def training_step(model: SimpleNet, optimizers: list[Optimizer], features: Tenso
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     normal, anomalous = model(features, noise)
-    losses = truncated_l1_loss(normal, anomalous, model.config.margin)
+    if model.config.loss == "cross_entropy":
+        losses = cross_entropy_loss(normal, anomalous)
+    else:
+        losses = truncated_l1_loss(normal, anomalous, model.config.margin)
     # The sum, not the mean: each member's gradient is what it would be alone.
     losses.sum().backward()  # type: ignore[no-untyped-call]
     for optimizer in optimizers:
         optimizer.step()
     return losses.detach().mean()
+
+
+def draw_noise(shape: torch.Size, config: SimpleNetConfig, generator: torch.Generator) -> Tensor:
+    """Draw what is added to adapted features, of the kind and σ configured.
+
+    Args:
+        shape: (members, N, D).
+    Returns:
+        `shape`, float32 on the generator's device; "scaled" noise is in units of the channels' deviations.
+    """
+    noise = torch.randn(shape, generator=generator, device=generator.device) * config.noise_std
+    if config.noise == "mixed":
+        exponents = torch.rand(*shape[:-1], 1, generator=generator, device=generator.device) * 2 - 1
+        noise *= MIXED_RANGE**exponents
+    return noise
 
 
 @torch.no_grad()

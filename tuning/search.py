@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from engine.config import SimpleNetConfig
 from storage.errors import DatabaseUnavailable
 from tuning.spec import StudySpec
 
@@ -50,11 +51,12 @@ def study_name(study_id: int) -> str:
 
 
 def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
-    """The search space: σ on a log scale, the choice of layers, the adaptor's depth."""
+    """The search space: σ on a log scale, the choice of layers, the adaptor's depth, the knobs asked for."""
     return {
         "noise_std": FloatDistribution(*spec.noise_std, log=True),
         "layers": CategoricalDistribution(["+".join(map(str, choice)) for choice in spec.layers]),
         "adaptor_depth": CategoricalDistribution(list(spec.adaptor_depths)),
+        **{name: CategoricalDistribution(list(values)) for name, values in spec.knobs.items()},
     }
 
 
@@ -76,8 +78,9 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
     )
     if not search.trials:
         space = distributions(spec)
-        inside = {key: value for key, value in PAPER.items() if _contains(space[key], value)}
-        search.enqueue_trial(inside, user_attrs={"origin": "paper"} if inside == PAPER else {})
+        first = PAPER | {name: getattr(SimpleNetConfig, name) for name in spec.knobs}
+        inside = {key: value for key, value in first.items() if _contains(space[key], value)}
+        search.enqueue_trial(inside, user_attrs={"origin": "paper"} if inside == first else {})
     return search
 
 
@@ -91,10 +94,10 @@ def recover(url: str, search: optuna.Study) -> list[str]:
     """
     lost = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in lost:
-        again = bool(trial.params) and _retries(search, trial) < RETRIES
+        again = _retries(search, trial) < RETRIES
         _lose(url, search, trial.number, LOST if again else ERROR, "the worker died during this trial")
         if again:
-            search.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, **_origin(trial)})
+            search.enqueue_trial(_configuration(trial), user_attrs={RETRY_OF: trial.number, **_origin(trial)})
     return [trial.user_attrs["run_id"] for trial in lost if "run_id" in trial.user_attrs]
 
 
@@ -102,7 +105,7 @@ def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
     """Give up a running trial by a person's wish, and enqueue its configuration for when the study goes on."""
     trial = search.get_trials(deepcopy=False)[number]
     _lose(url, search, number, LOST, reason)
-    search.enqueue_trial(trial.params, user_attrs=dict(_origin(trial)))
+    search.enqueue_trial(_configuration(trial), user_attrs=dict(_origin(trial)))
 
 
 def give_up(url: str, study_id: int, reason: str) -> list[str]:
@@ -144,6 +147,11 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     return isinstance(distribution, FloatDistribution) and distribution.low <= value <= distribution.high
+
+
+def _configuration(trial: FrozenTrial) -> dict[str, Any]:
+    """What is known of a trial's parameters, those included that were enqueued for it and that it never asked for."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _origin(trial: FrozenTrial) -> Mapping[str, Any]:

@@ -1,14 +1,28 @@
 """What a study searches, in which space and with which budget: the plain value that all parts share."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from engine.config import SimpleNetConfig
+from engine.config import ACTIVATIONS, LOSSES, NOISES, SimpleNetConfig
+from engine.errors import InvalidConfig
 from tuning.errors import BadSpec
 
 LAYERS = (1, 2, 3, 4)  # backbone stages at strides 4, 8, 16 and 32
+# What can be searched besides σ, layers and adaptor depth, with values worth offering; the default is among them.
+KNOBS: Mapping[str, tuple[Any, ...]] = {
+    "adaptor_activation": ACTIVATIONS,
+    "adaptor_residual": (False, True),
+    "discriminator_depth": (1, 2, 3),
+    "discriminator_width": (64, 128, 256, 1024),
+    "loss": LOSSES,
+    "margin": (0.25, 0.5, 1.0),
+    "members": (1, 4, 8, 16),
+    "noise": tuple(NOISES),
+    "patch_size": (1, 3, 5),
+    "top_patches": (1, 5, 20, 100),
+}
 
 
 class Objective(StrEnum):
@@ -47,6 +61,9 @@ class StudySpec:
         (1, 2, 3),
     )  # choices of backbone stages
     adaptor_depths: tuple[int, ...] = (0, 1, 2)  # linear layers between backbone and discriminator
+    knobs: Mapping[str, tuple[Any, ...]] = field(
+        default_factory=dict
+    )  # values to try of any of KNOBS; one value alone is fixed, what is not named keeps the engine's default
     backbone: str = "auto"
     weights: str | None = (
         None  # file with the backbone's weights; None: the setting's, else by the backbone's name
@@ -84,6 +101,7 @@ class StudySpec:
             raise BadSpec(
                 f"Adaptor depths {self.adaptor_depths}: each must lie in 0..8 and one is needed. Give 0,1,2."
             )
+        object.__setattr__(self, "knobs", _knobs(self.knobs))
         if not all(32 <= side <= 2048 for side in (self.height, self.width)):
             raise BadSpec(
                 f"Size {self.height}×{self.width} px: each side must lie in 32..2048. 256 suits most parts."
@@ -101,7 +119,8 @@ class StudySpec:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON types."""
-        return asdict(self) | {"objective": self.objective.value}
+        knobs = {name: list(values) for name, values in self.knobs.items()}
+        return asdict(self) | {"objective": self.objective.value, "knobs": knobs}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "StudySpec":
@@ -114,6 +133,25 @@ class StudySpec:
         if unknown:
             raise BadSpec(f"Unknown fields {sorted(unknown)} in a study's specification. Remove them.")
         return cls(**data)
+
+
+def _knobs(wanted: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    checked = {}
+    for name, values in wanted.items():
+        if name not in KNOBS:
+            raise BadSpec(f"Knob '{name}' is unknown. Choose one of {', '.join(KNOBS)}.")
+        checked[name] = tuple(values)
+        if not values or len(set(checked[name])) < len(checked[name]):
+            raise BadSpec(
+                f"Values {list(values)} of knob '{name}': each may come once and one is needed. "
+                f"Give for instance {','.join(map(str, KNOBS[name]))}."
+            )
+        for value in values:
+            try:
+                replace(SimpleNetConfig(), **{name: value})
+            except InvalidConfig as error:
+                raise BadSpec(f"A value to search can not be used: {error}") from error
+    return checked
 
 
 def _objective(value: str) -> Objective:

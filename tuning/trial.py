@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from storage.workspace import Workspace
 from tuning.features import patch_features
 from tuning.figures import Figures, figures, objective_value
 from tuning.pictures import Picture, StudyPictures
-from tuning.spec import Objective
+from tuning.spec import KNOBS, Objective
 
 SCORE_PATCHES = 8192  # patches per call of the head, about: with 1,024 hidden units they take 34 MB
 
@@ -116,8 +117,10 @@ def score_patches(
 
 def trial_config(base: SimpleNetConfig, params: dict[str, object]) -> SimpleNetConfig:
     """The configuration that a point of the search space stands for; everything else comes from `base`."""
+    knobs: dict[str, Any] = {name: value for name, value in params.items() if name in KNOBS}
     return replace(
         base,
+        **knobs,
         noise_std=float(str(params["noise_std"])),
         layers=tuple(int(stage) for stage in str(params["layers"]).split("+")),
         adaptor_depth=int(str(params["adaptor_depth"])),

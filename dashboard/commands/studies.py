@@ -1,5 +1,6 @@
 """Commands on studies: study, studies, pause, resume, cancel."""
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +56,13 @@ def study(
     adaptor_depths: Annotated[
         str | None, typer.Option(metavar="DEPTHS", help="Depths of the adaptor to search. Default: 0,1,2.")
     ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KNOB=VALUES",
+            help='Another setting to search, such as "patch_size=1,3,5"; one value fixes it. Repeat it for more.',
+        ),
+    ] = None,
     objective: Annotated[
         Objective, typer.Option(help="Figure on the validation pictures to maximise.")
     ] = Objective.IMAGE_AUROC,
@@ -100,6 +108,8 @@ def study(
         fields["layers"] = tuple(numbers(choice, "--layers") for choice in layers)
     if adaptor_depths is not None:
         fields["adaptor_depths"] = numbers(adaptor_depths, "--adaptor-depths")
+    if search:
+        fields["knobs"] = dict(knob(choice, "--search") for choice in search)
     if size is not None:
         fields["height"], fields["width"] = _size(size)
     if epochs is not None:
@@ -262,6 +272,29 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
         raise BadOption(
             f"{option} '{text}' must be whole numbers between commas. Give for instance 2,3."
         ) from None
+
+
+def knob(text: str, option: str) -> tuple[str, tuple[Any, ...]]:
+    """A setting and its values: 'patch_size=1,3' → ('patch_size', (1, 3)). What the values may be, the study checks.
+
+    Raises:
+        BadOption: there is no = with something on both sides.
+    """
+    name, _, values = text.partition("=")
+    if not name.strip() or not values.strip():
+        raise BadOption(
+            f"{option} '{text}' must be a setting, =, and values between commas. Give for instance patch_size=1,3,5."
+        )
+    return name.strip(), tuple(_value(part.strip()) for part in values.split(","))
+
+
+def _value(text: str) -> bool | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _size(text: str) -> tuple[int, int]:

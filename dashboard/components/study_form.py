@@ -1,12 +1,14 @@
 """The form for a new study: what to search and for how long, the rest folded."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
 from dashboard import cached, wording
+from engine.config import SimpleNetConfig
 from storage.records import DatasetVersion, Role
-from tuning.spec import Objective, StudySpec
+from tuning.spec import KNOBS, Objective, StudySpec
 
 LAYER_CHOICES = ("2", "3", "1+2", "2+3", "1+2+3")
 DEPTHS = (0, 1, 2, 3)
@@ -57,6 +59,7 @@ def show(version: DatasetVersion) -> StudySpec | None:
             default=list(DEFAULTS.adaptor_depths),
             help="Linear layers behind the backbone.",
         )
+        knobs = _knobs()
         more = _more_options()
         sent = st.form_submit_button("Start the study", type="primary", icon=":material/play_arrow:")
     if not sent or not chosen.ready:
@@ -67,6 +70,7 @@ def show(version: DatasetVersion) -> StudySpec | None:
         noise_std=noise,
         layers=tuple(tuple(int(stage) for stage in choice.split("+")) for choice in layers),
         adaptor_depths=tuple(sorted(depths)),
+        knobs=knobs,
         backbone=chosen.backbone,
         weights=chosen.weights,
         height=more.height,
@@ -75,6 +79,26 @@ def show(version: DatasetVersion) -> StudySpec | None:
         seed=more.seed,
         false_reject_rate=more.false_reject_rate,
     )
+
+
+def _knobs() -> dict[str, tuple[Any, ...]]:
+    """Further settings to search: those with values other than the engine's default alone."""
+    with st.expander("Search more settings"):
+        st.caption("One value fixes a setting, several are searched. More settings want more trials.")
+        columns = st.columns(2)
+        chosen = {
+            name: columns[index % 2].multiselect(
+                wording.knob(name),
+                values,
+                default=[getattr(SimpleNetConfig, name)],
+                format_func=wording.knob_value,
+                help=wording.KNOB_MEANINGS[name],
+                placeholder="the engine's default",
+            )
+            for index, (name, values) in enumerate(KNOBS.items())
+        }
+    default = {name: [getattr(SimpleNetConfig, name)] for name in KNOBS}
+    return {name: tuple(values) for name, values in chosen.items() if values and values != default[name]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from storage.errors import StorageError, StudyNotFound
 from storage.records import Model, Study, StudyState, Wanted, now
 from tuning import commands, queries
 from tuning.queries import TrialRecord
+from tuning.spec import KNOBS
 
 LIVE_SECONDS = 2.0
 PAGE_SIZE = 20
@@ -262,6 +263,7 @@ def _trial_table(study: Study, trials: Sequence[TrialRecord], url: str | None) -
             "σ": [_parameter(trial, "noise_std") for trial in trials],
             "layers": [wording.layers(str(trial.params.get("layers", ""))) for trial in trials],
             "adaptor depth": [_parameter(trial, "adaptor_depth") for trial in trials],
+            **_knobs(trials),
             "duration": [wording.duration(_seconds(trial, now())) for trial in trials],
             "run": [f"{url}/{trial.run_id}" if url and trial.run_id else None for trial in trials],
             "note": ["the paper's settings" if trial.from_paper else (trial.error or "") for trial in trials],
@@ -281,6 +283,15 @@ def _trial_table(study: Study, trials: Sequence[TrialRecord], url: str | None) -
             "note": st.column_config.TextColumn(width="medium"),
         },
     )
+
+
+def _knobs(trials: Sequence[TrialRecord]) -> dict[str, list[str]]:
+    """A column for every further setting that the trials searched."""
+    names = [name for name in KNOBS if any(name in trial.params for trial in trials)]
+    return {
+        wording.knob(name).lower(): [wording.knob_value(trial.params.get(name, "")) for trial in trials]
+        for name in names
+    }
 
 
 def _parameter(trial: TrialRecord, name: str) -> float | None:

@@ -359,6 +359,29 @@ def test_backbones_say_what_the_setting_lacks(simplenet: Simplenet, bare_home: P
     assert "or choose drawnet, which ships with the product" in answer.stdout
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [("patch_size", "must be a setting"), ("patch_size=2", "must be odd"), ("sigma=1", "'sigma' is unknown")],
+)
+def test_search_that_can_not_be_is_refused(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], option: str, reason: str
+) -> None:
+    simplenet("ingest", make_folder(), "--name", "parts")
+    answer = simplenet("study", "parts", "--detach", "--search", option)
+    assert answer.exit_code == ExitCode.ERROR
+    assert reason in answer.stderr
+
+
+def test_further_settings_are_searched(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    simplenet("ingest", make_folder(), "--name", "parts")
+    options = ["--search", "patch_size=1,3", "--search", "adaptor_residual=true", "--search", "margin=0.25,1"]
+    answer = simplenet("study", "parts", "--detach", "--json", *options)
+    knobs = json.loads(answer.stdout)["spec"]["knobs"]
+    assert knobs == {"patch_size": [1, 3], "adaptor_residual": [True], "margin": [0.25, 1]}
+
+
 @pytest.mark.slow
 def test_study_without_backbone_fails_with_both_ways_out(
     simplenet: Simplenet, bare_home: Path, make_folder: Callable[..., Path]

@@ -154,6 +154,15 @@ def test_study_says_on_which_backbone_it_ran(page: Page, studied_home: Path) -> 
     assert "wide_resnet50_2" in said
 
 
+def test_form_searches_further_settings(page: Page, waiting: Workspace) -> None:
+    app = _clean(page("views/studies.py", new=1, dataset="parts"))
+    chosen = {box.label: box for box in app.multiselect}
+    chosen["Patch size"].set_value([1, 3])
+    chosen["Loss"].set_value(["cross_entropy"])
+    _button(app, "Start the study").click().run()
+    assert _studies(waiting)[0].spec["knobs"] == {"patch_size": [1, 3], "loss": ["cross_entropy"]}
+
+
 def test_form_without_backbone_says_why_and_starts_nothing(
     page: Page, bare_home: Path, make_folder: Callable[..., Path]
 ) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.config import SimpleNetConfig
 from engine.errors import ShapeMismatch
-from engine.simplenet import SimpleNet, anomalous_features, truncated_l1_loss
+from engine.simplenet import SimpleNet, anomalous_features, cross_entropy_loss, truncated_l1_loss
 from engine.training import make_optimizers, training_step
 
 Golden = dict[str, np.ndarray]
@@ -218,3 +218,65 @@ def test_loss_counts_only_what_is_within_the_margin() -> None:
 def test_noise_is_added_to_adapted_features() -> None:
     adapted, noise = torch.ones(2, 3), torch.full((2, 3), 0.5)
     assert torch.equal(anomalous_features(adapted, noise), torch.full((2, 3), 1.5))
+
+
+@pytest.mark.parametrize("adaptor_activation", ["none", "leaky_relu"])
+@pytest.mark.parametrize("adaptor_residual", [False, True])
+@pytest.mark.parametrize(("adaptor_depth", "discriminator_depth"), [(0, 1), (1, 2), (2, 1), (2, 3)])
+def test_fused_head_equals_its_layers_whatever_the_knobs(
+    make_config: Callable[..., SimpleNetConfig],
+    adaptor_activation: str,
+    adaptor_residual: bool,
+    adaptor_depth: int,
+    discriminator_depth: int,
+) -> None:
+    config = make_config(
+        adaptor_activation=adaptor_activation,
+        adaptor_residual=adaptor_residual,
+        adaptor_depth=adaptor_depth,
+        discriminator_depth=discriminator_depth,
+    )
+    model = SimpleNet(config, 12)
+    generator = torch.Generator().manual_seed(0)
+    optimizers = make_optimizers(model)
+    for _ in range(5):
+        features = torch.randn(2, 64, 12, generator=generator) * 3 + 1
+        training_step(model, optimizers, features, torch.randn(2, 64, 12, generator=generator))
+    torch.testing.assert_close(
+        model.patch_scores(features),
+        layer_by_layer(model, features.flatten(0, 1)).reshape(2, 64),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_residual_adds_the_features(make_config: Callable[..., SimpleNetConfig]) -> None:
+    plain = SimpleNet(make_config(adaptor_depth=2), 6)
+    residual = SimpleNet(make_config(adaptor_depth=2, adaptor_residual=True), 6)
+    features = torch.randn(2, 5, 6)
+    torch.testing.assert_close(residual.adaptor(features), plain.adaptor(features) + features)
+
+
+def test_scaled_noise_is_in_units_of_each_channels_deviation() -> None:
+    adapted = torch.randn(2, 4000, 3) * torch.tensor([0.1, 1.0, 10.0])
+    added = anomalous_features(adapted, torch.full_like(adapted, 0.5), scaled=True) - adapted
+    torch.testing.assert_close(added[0, 0], 0.5 * adapted[0].std(dim=0))
+    torch.testing.assert_close(added[1, 7], 0.5 * adapted[1].std(dim=0), rtol=1e-3, atol=1e-4)
+
+
+def test_cross_entropy_is_that_of_labelled_logits() -> None:
+    normal, anomalous = torch.randn(3, 10), torch.randn(3, 10)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    for member, loss in enumerate(cross_entropy_loss(normal, anomalous)):
+        expected = entropy(normal[member], torch.ones(10)) + entropy(anomalous[member], torch.zeros(10))
+        torch.testing.assert_close(loss, expected)
+
+
+def test_members_stay_apart_in_deeper_discriminators(make_config: Callable[..., SimpleNetConfig]) -> None:
+    model = SimpleNet(make_config(members=2, discriminator_depth=3), 12).eval()
+    features = torch.randn(2, 8, 12)
+    before = model.discriminator(features)
+    features[1] += 1
+    after = model.discriminator(features)
+    torch.testing.assert_close(before[0], after[0])
+    assert (before[1] != after[1]).any()

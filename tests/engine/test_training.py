@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import decode
 from engine.scoring import Detector
 from engine.simplenet import SimpleNet
-from engine.training import Epoch, make_optimizers, set_learning_rates, train
+from engine.training import Epoch, draw_noise, make_optimizers, set_learning_rates, train
 
 CPU = torch.device("cpu")
 MakeConfig = Callable[..., SimpleNetConfig]
@@ -190,3 +191,31 @@ def test_planted_square_raises_the_map_at_the_square(magnetic_tile: Path, resnet
     assert columns.start - reach <= column < columns.stop + reach
     assert after.score > before.score
     assert rise[rows, columns].mean() > 5 * abs(rise[150:]).mean()
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"loss": "cross_entropy"}, {"noise": "scaled"}, {"noise": "mixed"}, {"adaptor_activation": "leaky_relu"},
+     {"adaptor_residual": True}, {"discriminator_depth": 3}],
+    ids=lambda knobs: "-".join(map(str, *knobs.items())),
+)  # fmt: skip
+def test_every_knob_trains_reproducibly(make_config: MakeConfig, knobs: dict[str, Any]) -> None:
+    config = make_config(epochs=6, noise_std=0.3, **knobs)
+    features = torch.randn(6, 8, 8, 12, generator=torch.Generator().manual_seed(0))
+    losses: list[float] = []
+    model = train(features, config, device=CPU, on_epoch=lambda epoch: losses.append(epoch.loss))
+    assert losses[-1] < losses[0]
+    again = train(features, config, device=CPU)
+    torch.testing.assert_close(model.state_dict(), again.state_dict(), rtol=0, atol=0)
+
+
+def test_mixed_noise_spans_a_quarter_to_four_times_sigma(make_config: MakeConfig) -> None:
+    config = make_config(noise="mixed", noise_std=0.1)
+    noise = draw_noise(torch.Size((2, 2000, 64)), config, torch.Generator().manual_seed(0))
+    deviations = noise.std(dim=-1)
+    assert 0.015 < deviations.min() < 0.035
+    assert 0.3 < deviations.max() < 0.6
+    plain = draw_noise(
+        torch.Size((2, 2000, 64)), make_config(noise_std=0.1), torch.Generator().manual_seed(0)
+    )
+    assert abs(float(plain.std()) - 0.1) < 0.001

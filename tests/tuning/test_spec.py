@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import LOSSES, SimpleNetConfig
 from tuning import search as searching
 from tuning.errors import BadSpec
-from tuning.spec import LAYERS, Objective, StudySpec
+from tuning.spec import KNOBS, LAYERS, Objective, StudySpec
 
 choices = st.lists(
     st.sets(st.sampled_from(LAYERS), min_size=1).map(sorted).map(tuple), min_size=1, max_size=4, unique=True
@@ -49,6 +50,12 @@ def test_spec_survives_json(trials, objective, low, factor, layers, depths):
         ("seed", -1, "0.."),
         ("height", 16, "32..2048"),
         ("false_reject_rate", 1.0, "between 0 and 1"),
+        ("knobs", {"sigma": (1,)}, "'sigma' is unknown"),
+        ("knobs", {"patch_size": ()}, "one is needed"),
+        ("knobs", {"patch_size": (3, 3)}, "come once"),
+        ("knobs", {"patch_size": (3, 2)}, "patch_size is 2; it must be odd"),
+        ("knobs", {"loss": ("hinge",)}, "truncated_l1, cross_entropy"),
+        ("knobs", {"members": ("many",)}, "must be of type int"),
     ],
 )
 def test_bad_field_names_value_and_rule(field, value, rule):
@@ -65,6 +72,22 @@ def test_paper_settings_are_tried_first(tmp_path: Path):
     search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, StudySpec())
     trial = search.ask(searching.distributions(StudySpec()))
     assert trial.params == searching.PAPER
+
+
+def test_knobs_are_searched_from_the_engines_defaults_on(tmp_path: Path):
+    spec = StudySpec(knobs={"patch_size": (1, 3), "adaptor_residual": (True,), "loss": LOSSES})
+    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, spec)
+    first = search.ask(searching.distributions(spec))
+    assert (first.params["patch_size"], first.params["loss"]) == (3, "truncated_l1")
+    assert first.params["adaptor_residual"] is True
+    assert "origin" not in first.user_attrs  # the paper has no residual
+    assert StudySpec.from_json(spec.to_json()) == spec
+
+
+def test_every_offered_value_of_a_knob_can_be_used_and_the_default_is_among_them():
+    for name, values in KNOBS.items():
+        assert getattr(SimpleNetConfig, name) in values
+        assert StudySpec(knobs={name: values}).knobs[name] == values
 
 
 def test_paper_settings_outside_the_space_are_left_to_the_sampler(tmp_path: Path):
@@ -103,3 +126,15 @@ def test_best_is_the_earliest_of_equals(tmp_path: Path):
     best = searching.best(search.trials)
     assert best is not None
     assert best.number == 1
+
+
+def test_trial_lost_before_it_had_parameters_is_tried_again_with_those_enqueued_for_it(tmp_path: Path):
+    """A worker may die between taking a trial and sampling for it: nothing ran, so nothing failed."""
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    search = searching.open_search(url, 1, StudySpec())
+    assert search.ask().params == {}
+    searching.recover(url, search)
+    assert searching.counted(search.get_trials()) == 0
+    again = search.ask(searching.distributions(StudySpec()))
+    assert again.params == searching.PAPER
+    assert again.user_attrs["origin"] == "paper"

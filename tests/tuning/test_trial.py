@@ -40,3 +40,5 @@ def test_point_of_the_search_space_becomes_a_configuration():
     config = trial_config(base, {"noise_std": 0.02, "layers": "1+3", "adaptor_depth": 2})
     assert (config.noise_std, config.layers, config.adaptor_depth) == (0.02, (1, 3), 2)
     assert (config.height, config.seed) == (64, 3)
+    searched = trial_config(base, {"noise_std": 0.02, "layers": "2", "adaptor_depth": 0, "patch_size": 5})
+    assert searched.patch_size == 5
