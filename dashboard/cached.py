@@ -13,7 +13,7 @@ from storage.records import DatasetVersion, ImageRecord
 from tuning import queries
 
 if TYPE_CHECKING:
-    from tuning.backbones import OfferedBackbone
+    from tuning.backbones import BackboneStatus, OfferedBackbone
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)
@@ -51,7 +51,7 @@ def experiment_url(dataset_name: str) -> str:
 
 
 @st.cache_data(ttl=60, max_entries=16, show_spinner="Looking for a backbone …")
-def backbone(name: str, weights: str | None) -> tuple[bool, str, str | None]:
+def backbone(name: str, weights: str | None) -> "BackboneStatus":
     """Whether a study could start here, on what, and what a stronger backbone would need.
 
     Asked again after a minute, for people mend what is missing.
@@ -60,8 +60,7 @@ def backbone(name: str, weights: str | None) -> tuple[bool, str, str | None]:
 
     from tuning.backbones import backbone_status
 
-    status = backbone_status(workspace(), name, Path(weights) if weights else None)
-    return status.ready, status.text, status.stronger
+    return backbone_status(workspace(), name, Path(weights) if weights else None)
 
 
 @st.cache_data(ttl=60, show_spinner=False)

@@ -106,6 +106,14 @@ def overlay(image: Pixels, anomaly_map: Map, calibration: Scale, opacity: float)
     return Image.fromarray(np.rint(blended).astype(np.uint8))
 
 
+def veil(drawn: Image.Image, seen: tuple[slice, slice]) -> Image.Image:
+    """Grey out what lies outside the rows and columns that the model sees; the picture itself where it sees all."""
+    pixels = np.asarray(drawn)
+    veiled = np.rint(0.25 * pixels + 0.75 * 200).astype(np.uint8)
+    veiled[seen] = pixels[seen]
+    return Image.fromarray(veiled)
+
+
 def outline(image: Pixels, mask: NDArray[np.bool_], thickness: int | None = None) -> Image.Image:
     """Draw the outline of the ground truth on its picture.
 

@@ -103,7 +103,8 @@ KNOB_MEANINGS = {
     "margin": "Of the truncated L1 loss: outputs beyond it cost nothing.",
     "members": "Adaptor and discriminator pairs trained apart and averaged; the paper has one.",
     "noise": "gaussian: the same σ everywhere. scaled: times each channel's own deviation. "
-    "mixed: every patch a σ of its own, from a quarter of σ to four times σ.",
+    "mixed: every patch a σ of its own, from a quarter of σ to four times σ. "
+    "low frequency: smooth over neighbouring patches, under a mask.",
     "patch_size": "Side of the neighbourhood that a patch feature averages over.",
     "top_patches": "A picture's score is the mean of so many highest patch scores; 1 is the maximum.",
 }

@@ -14,13 +14,17 @@ from typing import Any, Self
 
 from engine.backbones.resolve import SHIPPED
 from engine.errors import InvalidConfig
+from engine.geometry import RESIZES
 
+MAX_LAYER = 64  # blocks of a transformer; other backbones have up to 4 stages
+STAGE_CHOICES: tuple[tuple[int, ...], ...] = ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))  # that a study compares
 ACTIVATIONS = ("none", "leaky_relu")
 LOSSES = ("truncated_l1", "cross_entropy")
 NOISES = {
     "gaussian": "the same σ everywhere, as published",
     "scaled": "σ times the deviation of each adapted channel in the batch",
     "mixed": "every patch a σ of its own, from a quarter of σ to four times σ on a log scale",
+    "low_frequency": "smooth over squares of 8 × 8 neighbouring patches, on the half that a smooth mask leaves",
 }
 
 
@@ -36,9 +40,11 @@ class SimpleNetConfig:
     layers: tuple[int, ...] = (
         2,
         3,
-    )  # stages of the backbone: 1 = stride 4, 2 = stride 8, 3 = stride 16, 4 = stride 32
-    height: int = 256  # pixels; pictures are squashed to height × width
+    )  # stages of the backbone: 1 = stride 4, 2 = stride 8, 3 = stride 16, 4 = stride 32; of a transformer, its
+    # blocks, 1 = the first
+    height: int = 256  # pixels, of the canvas that pictures are laid on
     width: int = 256
+    resize: str = "squash"  # how; RESIZES says which ways there are
     patch_size: int = 3  # side of the neighbourhood averaged around each position; odd
     feature_dim: int | None = (
         None  # None: channels of the layers side by side; a number: the paper's pooling to it
@@ -73,11 +79,12 @@ class SimpleNetConfig:
             "layers": (
                 len(self.layers) > 0
                 and sorted(set(self.layers)) == list(self.layers)
-                and _within(self.layers, 1, 4),
-                "must be stages between 1 and 4 in rising order, each once",
+                and _within(self.layers, 1, MAX_LAYER),
+                f"must be stages or blocks between 1 and {MAX_LAYER} in rising order, each once",
             ),
             "height": (32 <= self.height <= 4096, "must be 32 to 4096 pixels"),
             "width": (32 <= self.width <= 4096, "must be 32 to 4096 pixels"),
+            "resize": _one_of(self.resize, RESIZES),
             "patch_size": (
                 1 <= self.patch_size <= 15 and self.patch_size % 2 == 1,
                 "must be odd and at most 15: a patch has a middle",

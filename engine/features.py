@@ -1,7 +1,8 @@
 """A frozen, truncated backbone and the patch features made of its maps.
 
 - Stages are named by stride: 1 = 4, 2 = 8, 3 = 16, 4 = 32 pixels, whatever a backbone calls them, and nothing
-  past the last stage asked for is built or run.
+  past the last stage asked for is built or run. A transformer's maps all have one stride: there a stage is a
+  block, 1 = the first, and its map is the block's tokens laid out as they lie in the picture.
 - Weights are matched name by name: a parameter that the file lacks is an error, never a random number.
 - Averaging over a neighbourhood and over channels is linear and commutes with bilinear upsampling, so all of
   it happens at each map's own resolution and only the result is upsampled. The published code upsamples
@@ -9,15 +10,19 @@
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.backbones.resolve import SHIPPED, Backbone, build
+from engine.backbones.resolve import SHIPPED, Backbone, at_hand, build, timm_with_ours
+from engine.config import STAGE_CHOICES
 from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch
 from engine.images import RGB, preprocess
+
+_NO_MAPS = f"Backbone '{{name}}' gives no maps of its stages. Choose another, for instance {SHIPPED}."
 
 
 class FeatureExtractor(nn.Module):
@@ -30,11 +35,12 @@ class FeatureExtractor(nn.Module):
         dtype: torch.float32 or torch.bfloat16.
     Attributes:
         stages: rising.
-        channels, strides: per stage, as timm states them.
+        channels: per stage.
+        patch: side in pixels of what a transformer makes one token of; 1 for other backbones.
         mean, std: of the backbone's pretraining, for `preprocess`.
         weights_digest: the backbone's.
     Raises:
-        UnknownBackbone: the backbone has no map of a stage's stride.
+        UnknownBackbone: the backbone has no such stage or block.
         WeightsMismatch: a parameter is missing in the file or has another shape.
     """
 
@@ -51,10 +57,12 @@ class FeatureExtractor(nn.Module):
         self.backbone = backbone
         self.weights_digest = backbone.digest
         self.stages = tuple(sorted(set(stages)))
-        self.strides = {stage: 2 ** (stage + 1) for stage in self.stages}
         state = load_file(backbone.weights)
-        net, self._indices, self.channels = _truncated(backbone.name, state, self.strides)
+        net, self._indices, self.channels, self.patch = _truncated(backbone.name, state, self.stages)
         self.net: nn.Module = net
+        # Of transformers that can't stretch what they know of places.
+        fixed = net.pretrained_cfg.get("fixed_input_size")
+        self._only_size = tuple(net.pretrained_cfg["input_size"][1:]) if fixed else None
         self.mean: tuple[float, ...] = tuple(net.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(net.pretrained_cfg["std"])
         _fill(self.net, state, backbone)
@@ -65,14 +73,23 @@ class FeatureExtractor(nn.Module):
         self.net.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         self.eval().requires_grad_(False)
 
-    def prepare(self, images: Sequence[RGB], height: int, width: int) -> Tensor:
-        """Squash and normalise pictures as this backbone was pretrained.
+    def fitting(self, height: int, width: int) -> tuple[int, int]:
+        """Give the size nearest to a canvas that the backbone takes: of a transformer, whole patches."""
+        sides = [max(1, round(side / self.patch)) * self.patch for side in (height, width)]
+        return sides[0], sides[1]
+
+    def prepare(self, images: Sequence[RGB], height: int, width: int, resize: str = "squash") -> Tensor:
+        """Lay pictures on a canvas and normalise them as this backbone was pretrained.
 
         Returns:
-            (B, 3, height, width) float32, on the CPU.
+            (B, 3, *fitting(height, width)) float32, on the CPU.
         """
+        height, width = self.fitting(height, width)
         return torch.stack(
-            [preprocess(image, height, width, mean=self.mean, std=self.std) for image in images]
+            [
+                preprocess(image, height, width, resize=resize, mean=self.mean, std=self.std)
+                for image in images
+            ]
         )
 
     @torch.inference_mode()
@@ -83,41 +100,102 @@ class FeatureExtractor(nn.Module):
             images: (B, 3, H, W), as `prepare` gives them, on any device.
         Returns:
             Per stage (B, C, h, w) float32 on the extractor's device.
+        Raises:
+            ShapeMismatch: the backbone does not take pictures of this size.
         """
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         # All that timm's models have in common beyond nn.Module is known at run time only.
         forward: Any = self.net.forward_intermediates
-        maps = forward(images, indices=self._indices, intermediates_only=True)
+        try:
+            maps = forward(images, indices=self._indices, intermediates_only=True)
+        except (AssertionError, IndexError, RuntimeError) as error:
+            size = tuple(images.shape[-2:])
+            if self._only_size in (None, size):
+                raise
+            raise ShapeMismatch(
+                f"Backbone {self.backbone.name!r} does not take pictures of {size[0]}×{size[1]} px ({error}). "
+                f"Set the size to {self._only_size[0]}×{self._only_size[1]}, or choose another backbone."
+            ) from error
         return {stage: values.float() for stage, values in zip(self.stages, maps, strict=True)}
 
 
 def _truncated(
-    name: str, state: Mapping[str, Tensor], strides: Mapping[int, int]
-) -> tuple[Any, list[int], dict[int, int]]:
+    name: str, state: Mapping[str, Tensor], stages: Sequence[int]
+) -> tuple[Any, list[int], dict[int, int], int]:
     """Build a backbone without weights, cut after the last stage.
 
     Returns:
-        the network, the indices of its maps, the channels per stage.
+        the network, the indices of its maps, the channels per stage, the side of a transformer's patch or 1.
     """
     # A fork of the generator: timm draws initial weights, which the file replaces and nobody's seed feels.
     with torch.random.fork_rng(devices=[]):
         net: Any = build(name, state)
     if not hasattr(net, "forward_intermediates"):
-        raise UnknownBackbone(
-            f"Backbone {name!r} gives no maps of its stages. Choose another, for instance {SHIPPED}."
-        )
-    # Of several maps with one stride the last is taken, as timm's own list of features does.
-    by_stride = {info["reduction"]: (index, info["num_chs"]) for index, info in enumerate(net.feature_info)}
-    for stage, stride in strides.items():
-        if stride not in by_stride:
-            have = ", ".join(str(stride) for stride in sorted(by_stride))
+        raise UnknownBackbone(_NO_MAPS.format(name=name))
+    offered = _maps_by_stage(net)
+    for stage in stages:
+        if stage not in offered:
             raise UnknownBackbone(
-                f"Backbone {name!r} has no map of stride {stride} (stage {stage}); it has strides {have}. "
-                "Choose other layers or another backbone."
+                f"Backbone {name!r} has no {'block' if _is_isotropic(net) else 'stage'} {stage}; it has "
+                f"{', '.join(map(str, sorted(offered)))}. Choose other layers or another backbone."
             )
-    indices = [by_stride[stride][0] for stride in strides.values()]
-    channels = {stage: int(by_stride[stride][1]) for stage, stride in strides.items()}
-    return net, list(net.prune_intermediate_layers(indices, prune_norm=True)), channels
+    indices = [offered[stage][0] for stage in stages]
+    channels = {stage: offered[stage][1] for stage in stages}
+    patch = int(net.feature_info[0]["reduction"]) if _is_isotropic(net) else 1
+    return net, list(net.prune_intermediate_layers(indices, prune_norm=True)), channels, patch
+
+
+def _is_isotropic(net: Any) -> bool:
+    """Whether all maps have one stride, as a plain transformer's."""
+    return len(net.feature_info) > 1 and len({info["reduction"] for info in net.feature_info}) == 1
+
+
+def _maps_by_stage(net: Any) -> dict[int, tuple[int, int]]:
+    """Per stage, or block of a transformer: the index of its map among the network's, and its channels."""
+    maps = [(int(info["reduction"]), int(info["num_chs"])) for info in net.feature_info]
+    if _is_isotropic(net):
+        return {index + 1: (index, channels) for index, (_, channels) in enumerate(maps)}
+    by_stride = {2 ** (stage + 1): stage for stage in range(1, 5)}
+    # Of several maps with one stride the last is taken, as timm's own list of features does.
+    return {
+        by_stride[stride]: (index, channels)
+        for index, (stride, channels) in enumerate(maps)
+        if stride in by_stride
+    }
+
+
+def stages_of(name: str) -> tuple[int, ...]:
+    """Give the stages that a backbone has, or the numbers of a transformer's blocks.
+
+    Raises:
+        UnknownBackbone: there is no such model, or it gives no maps.
+    """
+    return _described(at_hand(name).name)[0]
+
+
+def layer_choices(name: str) -> tuple[tuple[int, ...], ...]:
+    """Give the choices of layers worth comparing: of stages, the paper's and those around it; of a transformer, in
+    place of stages 1, 2 and 3 the blocks at a quarter, half and three quarters of its depth.
+
+    Raises:
+        UnknownBackbone: as `stages_of`.
+    """
+    stages, isotropic = _described(at_hand(name).name)
+    if not isotropic:
+        return STAGE_CHOICES
+    by_stage = {stage: max(1, len(stages) * stage // 4) for stage in (1, 2, 3)}
+    choices = (tuple(sorted({by_stage[stage] for stage in choice})) for choice in STAGE_CHOICES)
+    return tuple(dict.fromkeys(choices))
+
+
+@lru_cache(maxsize=64)
+def _described(name: str) -> tuple[tuple[int, ...], bool]:
+    """The stages of a backbone, and whether they are a transformer's blocks."""
+    with torch.device("meta"):
+        net = timm_with_ours().create_model(name, num_classes=0)
+    if not hasattr(net, "forward_intermediates"):
+        raise UnknownBackbone(_NO_MAPS.format(name=name))
+    return tuple(sorted(_maps_by_stage(net))), _is_isotropic(net)
 
 
 def _fill(net: nn.Module, state: Mapping[str, Tensor], backbone: Backbone) -> None:
@@ -211,9 +289,11 @@ def _pool_neighbourhood(values: Tensor, patch_size: int, dim: int) -> Tensor:
     return torch.cat(pooled).reshape(batch, dim, height, width)
 
 
-def extract(extractor: FeatureExtractor, images: Sequence[RGB], height: int, width: int) -> dict[int, Tensor]:
+def extract(
+    extractor: FeatureExtractor, images: Sequence[RGB], height: int, width: int, resize: str = "squash"
+) -> dict[int, Tensor]:
     """Prepare pictures and compute their maps, in one call."""
     if not images:
         raise ShapeMismatch("No picture was given; features need at least one.")
-    maps: dict[int, Tensor] = extractor(extractor.prepare(images, height, width))
+    maps: dict[int, Tensor] = extractor(extractor.prepare(images, height, width, resize))
     return maps

@@ -11,15 +11,14 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.errors import BadImage
+from engine.geometry import on_canvas
 
 if TYPE_CHECKING:
     import torch
 
 MIN_SIDE = 32  # pixels; a smaller picture has no position left at stride 32
 MAX_PIXELS = 64_000_000  # about 200 MB decoded; larger pictures are cut into parts before they come here
-PREPROCESSING = (
-    "squash-bilinear-1"  # part of the feature cache's key: change it whenever `preprocess` changes
-)
+PREPROCESSING = "bilinear-1"  # part of the feature cache's key: change it whenever `preprocess` changes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -71,21 +70,22 @@ def preprocess(
     height: int,
     width: int,
     *,
+    resize: str = "squash",
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> "torch.Tensor":
-    """Squash a picture to the network's size (bilinear, antialiased) and normalise its channels.
+    """Lay a picture on the network's canvas (bilinear, antialiased) and normalise its channels.
 
     Args:
         image: (H, W, 3) uint8.
+        resize: one of `engine.geometry.RESIZES`.
         mean, std: of the backbone's pretraining, for values between 0 and 1.
     Returns:
         (3, height, width) float32.
     """
     import torch  # only here: a page that shows pictures need not wait seconds for it
 
-    if image.shape[:2] != (height, width):
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    image = on_canvas(image, (height, width), resize)
     scale = 1 / (255 * np.asarray(std, dtype=np.float32))
     shift = np.asarray(mean, dtype=np.float32) / np.asarray(std, dtype=np.float32)
     return torch.from_numpy(np.ascontiguousarray((image * scale - shift).transpose(2, 0, 1)))

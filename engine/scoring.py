@@ -20,6 +20,7 @@ from engine.calibration import Calibration
 from engine.config import SimpleNetConfig
 from engine.errors import ShapeMismatch
 from engine.features import FeatureExtractor, aggregate, extract, feature_count
+from engine.geometry import place, seen
 from engine.images import RGB
 from engine.simplenet import SimpleNet
 
@@ -50,8 +51,9 @@ def anomaly_maps(
     smoothing_std: float,
     *,
     picture_size: tuple[int, int] | None = None,
+    resize: str = "squash",
 ) -> Tensor:
-    """Upsample patch scores to the network's size, blur them, and resize to the picture where its size is
+    """Upsample patch scores to the network's canvas, blur them, and bring them to the picture where its size is
     given.
 
     Args:
@@ -59,18 +61,31 @@ def anomaly_maps(
         height, width: of the network's input, pixels.
         smoothing_std: of the Gaussian, pixels at height × width; cut off at 4 σ, mirrored at the border.
         picture_size: (H, W) of the maps wanted, default (height, width).
+        resize: how pictures of that size were laid on the canvas.
     Returns:
-        (B, H, W) float32, on the scale of patch scores.
+        (B, H, W) float32, on the scale of patch scores. What a crop cut away gets the lowest value of its map:
+        nothing is known of it.
     Raises:
         ShapeMismatch: as `image_scores`.
     Source: SimpleNet's published code: bilinear upsampling, then a Gaussian of σ = 4.
     """
     _require_scores(patch_scores)
-    rows, columns = picture_size or (height, width)
+    picture, canvas = picture_size or (height, width), (height, width)
+    placed = place(picture, canvas, resize if picture_size else "squash")
     device = patch_scores.device
-    left = _expansion(patch_scores.shape[1], height, smoothing_std, rows).to(device)
-    right = _expansion(patch_scores.shape[2], width, smoothing_std, columns).to(device)
-    return left @ patch_scores.float() @ right.T
+    left = _expansion(patch_scores.shape[1], height, smoothing_std, picture[0], placed.top, placed.height).to(
+        device
+    )
+    right = _expansion(patch_scores.shape[2], width, smoothing_std, picture[1], placed.left, placed.width).to(
+        device
+    )
+    maps = left @ patch_scores.float() @ right.T
+    if resize == "crop" and picture_size:
+        inside = seen(picture, canvas, resize)
+        known = maps[:, inside[0], inside[1]].clone()
+        maps = known.amin((1, 2), keepdim=True).expand_as(maps).clone()
+        maps[:, inside[0], inside[1]] = known
+    return maps
 
 
 def _require_scores(patch_scores: Tensor) -> None:
@@ -83,17 +98,28 @@ def _require_scores(patch_scores: Tensor) -> None:
 
 
 @lru_cache(maxsize=64)
-def _expansion(patches: int, size: int, std: float, picture: int) -> Tensor:
-    """Give the (picture, patches) matrix that upsamples to `size`, blurs, and resizes to `picture`."""
+def _expansion(patches: int, size: int, std: float, picture: int, start: int, length: int) -> Tensor:
+    """Give the (picture, patches) matrix that upsamples to `size`, blurs, and resizes to `picture`.
+
+    Args:
+        start, length: where on the canvas the picture's side lies, pixels.
+    """
     matrix = _bilinear(patches, size)
     if std > 0:
         matrix = ndimage.gaussian_filter1d(matrix, std, axis=0, mode="reflect", truncate=4.0)
-    return torch.from_numpy((_bilinear(size, picture) @ matrix).astype(np.float32))
+    return torch.from_numpy((_bilinear(size, picture, start, length) @ matrix).astype(np.float32))
 
 
-def _bilinear(inputs: int, outputs: int) -> npt.NDArray[np.float64]:
-    """Give the (outputs, inputs) matrix of bilinear resizing with pixel centres aligned."""
-    position = np.clip((np.arange(outputs) + 0.5) * inputs / outputs - 0.5, 0, inputs - 1)
+def _bilinear(
+    inputs: int, outputs: int, start: int = 0, length: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Give the (outputs, inputs) matrix of bilinear resizing with pixel centres aligned.
+
+    Args:
+        start, length: the part of the inputs that the outputs cover, default all; beyond it the border is repeated.
+    """
+    length = inputs if length is None else length
+    position = np.clip(start + (np.arange(outputs) + 0.5) * length / outputs - 0.5, 0, inputs - 1)
     low = np.floor(position).astype(int)
     high = np.minimum(low + 1, inputs - 1)
     matrix = np.zeros((outputs, inputs))
@@ -162,6 +188,7 @@ class Detector:
                     self.config.width,
                     self.config.smoothing_std,
                     picture_size=(image.shape[0], image.shape[1]),
+                    resize=self.config.resize,
                 )
                 scored.append(Scored(score=scores[index], anomaly_map=anomaly_map[0].cpu().numpy()))
         return scored
@@ -170,6 +197,6 @@ class Detector:
     def patch_scores(self, images: Sequence[RGB]) -> Tensor:
         """Score the patches of a batch of pictures: (B, h, w) float32 on the extractor's device."""
         config = self.config
-        maps = extract(self.extractor, images, config.height, config.width)
+        maps = extract(self.extractor, images, config.height, config.width, config.resize)
         scores: Tensor = self._head(aggregate(maps, config.layers, config.patch_size, config.feature_dim))
         return scores

@@ -275,29 +275,39 @@ def anomalous_features(adapted: Tensor, noise: Tensor, *, scaled: bool = False) 
     return adapted + noise
 
 
-def truncated_l1_loss(normal: Tensor, anomalous: Tensor, margin: float) -> Tensor:
+def truncated_l1_loss(
+    normal: Tensor, anomalous: Tensor, margin: float, changed: Tensor | None = None
+) -> Tensor:
     """Push outputs of normal features above `margin` and those of anomalous ones below −margin; beyond costs
     nothing.
 
     Args:
         normal, anomalous: (…, N) outputs of the discriminator, higher is more normal.
+        changed: (…, N) bool, which of `anomalous` count; default all.
     Returns:
         (…), at least 0: the mean over N.
     Source: SimpleNet, equation 9.
     """
-    return (margin - normal).clamp(min=0).mean(dim=-1) + (margin + anomalous).clamp(min=0).mean(dim=-1)
+    below, above = (margin - normal).clamp(min=0), (margin + anomalous).clamp(min=0)
+    return below.mean(dim=-1) + _mean_where(above, changed)
 
 
-def cross_entropy_loss(normal: Tensor, anomalous: Tensor) -> Tensor:
+def cross_entropy_loss(normal: Tensor, anomalous: Tensor, changed: Tensor | None = None) -> Tensor:
     """Take outputs as the logit of being normal.
 
     Args:
-        normal, anomalous: (…, N) outputs of the discriminator.
+        normal, anomalous, changed: as for `truncated_l1_loss`.
     Returns:
         (…), at least 0: the mean over N, both kinds summed.
     Source: SimpleNet, the loss that table 6 compares with.
     """
-    return F.softplus(-normal).mean(dim=-1) + F.softplus(anomalous).mean(dim=-1)
+    return F.softplus(-normal).mean(dim=-1) + _mean_where(F.softplus(anomalous), changed)
+
+
+def _mean_where(values: Tensor, chosen: Tensor | None) -> Tensor:
+    if chosen is None:
+        return values.mean(dim=-1)
+    return (values * chosen).sum(dim=-1) / chosen.sum(dim=-1).clamp(min=1)
 
 
 def _exact(values: Tensor) -> Tensor:

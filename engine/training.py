@@ -18,9 +18,8 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from engine.config import SimpleNetConfig
 from engine.errors import ShapeMismatch, TrainingDiverged
+from engine.noise import draw_noise, draw_patches, square_side
 from engine.simplenet import SimpleNet, cross_entropy_loss, truncated_l1_loss
-
-MIXED_RANGE = 4.0  # "mixed" noise spans σ / 4 to 4 σ
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def train(
         The model of the last epoch, in eval mode, on `device`.
     Raises:
         ShapeMismatch: features are not four-dimensional, or there are none.
-        TrainingDiverged: the loss is not finite.
+        TrainingDiverged: a number is not finite; says in which step and layer.
     """
     if features.ndim != 4 or features.numel() == 0:
         raise ShapeMismatch(
@@ -65,7 +64,7 @@ def train(
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizers = make_optimizers(model)
     steps = config.epochs * config.steps_per_epoch
-    shape = (config.members, config.batch_patches)
+    grid = features.shape[:3]
     draw = torch.Generator(features.device).manual_seed(config.seed)
     noise_draw = torch.Generator(device).manual_seed(config.seed + 1)
     step = 0
@@ -73,23 +72,18 @@ def train(
         losses = torch.zeros((), device=device)
         for _ in range(config.steps_per_epoch):
             set_learning_rates(optimizers, config, step / steps)
-            chosen = torch.randint(len(rows), shape, generator=draw, device=features.device)
-            batch = rows[chosen].to(device, torch.float32)
-            noise = draw_noise(batch.shape, config, noise_draw)
-            losses += training_step(model, optimizers, batch, noise)
+            batch = rows[draw_patches(grid, config, draw)].to(device, torch.float32)
+            noise = draw_noise(batch.shape, config, noise_draw, side=square_side(grid))
+            loss = training_step(model, optimizers, batch, noise)
             step += 1
+            if not torch.isfinite(loss):
+                raise diverged(model, batch, noise, step, steps)
+            losses += loss
             _follow(average, model, config.average_decay, step)
-        loss = float(losses) / config.steps_per_epoch
-        if not math.isfinite(loss):
-            raise TrainingDiverged(
-                f"The loss is {loss} in epoch {index} of {config.epochs}; it must stay finite. "
-                f"Lower adaptor_lr ({config.adaptor_lr:g}) and discriminator_lr "
-                f"({config.discriminator_lr:g}), "
-                "and check that the features are finite."
-            )
-        logger.debug("epoch", extra={"epoch": index, "loss": loss})
+        mean_loss = float(losses) / config.steps_per_epoch
+        logger.debug("epoch", extra={"epoch": index, "loss": mean_loss})
         if on_epoch is not None:
-            on_epoch(Epoch(index=index, epochs=config.epochs, loss=loss, model=average))
+            on_epoch(Epoch(index=index, epochs=config.epochs, loss=mean_loss, model=average))
     return average
 
 
@@ -133,16 +127,20 @@ def training_step(model: SimpleNet, optimizers: list[Optimizer], features: Tenso
     Args:
         features, noise: (members, N, D) float32.
     Returns:
-        scalar, the mean loss of the members before the step, detached.
+        scalar, the mean loss of the members before the step, detached; where it is not finite no step was taken.
     """
     model.train()
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     normal, anomalous = model(features, noise)
+    # Where smooth noise left a patch as it was, it is no anomaly.
+    changed = noise.any(dim=-1) if model.config.noise == "low_frequency" else None
     if model.config.loss == "cross_entropy":
-        losses = cross_entropy_loss(normal, anomalous)
+        losses = cross_entropy_loss(normal, anomalous, changed)
     else:
-        losses = truncated_l1_loss(normal, anomalous, model.config.margin)
+        losses = truncated_l1_loss(normal, anomalous, model.config.margin, changed)
+    if not losses.isfinite().all():
+        return losses.detach().mean()  # a step would carry it into every weight
     # The sum, not the mean: each member's gradient is what it would be alone.
     losses.sum().backward()  # type: ignore[no-untyped-call]
     for optimizer in optimizers:
@@ -150,19 +148,35 @@ def training_step(model: SimpleNet, optimizers: list[Optimizer], features: Tenso
     return losses.detach().mean()
 
 
-def draw_noise(shape: torch.Size, config: SimpleNetConfig, generator: torch.Generator) -> Tensor:
-    """Draw what is added to adapted features, of the kind and σ configured.
+@torch.no_grad()
+def diverged(model: SimpleNet, features: Tensor, noise: Tensor, step: int, steps: int) -> TrainingDiverged:
+    """Say where the first number that is not finite stands: the features, a layer's weights, a layer's outputs.
 
     Args:
-        shape: (members, N, D).
-    Returns:
-        `shape`, float32 on the generator's device; "scaled" noise is in units of the channels' deviations.
+        features, noise: (members, N, D) of the step, from 1, that no update was made for.
     """
-    noise = torch.randn(shape, generator=generator, device=generator.device) * config.noise_std
-    if config.noise == "mixed":
-        exponents = torch.rand(*shape[:-1], 1, generator=generator, device=generator.device) * 2 - 1
-        noise *= MIXED_RANGE**exponents
-    return noise
+    where: list[str] = [] if torch.isfinite(features).all() else ["the features"]
+    where += [
+        f"the weights {name}" for name, values in model.named_parameters() if not values.isfinite().all()
+    ]
+    for name, layer in model.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(
+                lambda _layer, _inputs, output, name=name: (
+                    None if output.isfinite().all() else where.append(f"the outputs of layer {name}")
+                )
+            )
+    model(features, noise)
+    config = model.config
+    remedy = (
+        "Check the backbone's weights and compute the features anew."
+        if where[:1] == ["the features"]
+        else f"Lower adaptor_lr ({config.adaptor_lr:g}), discriminator_lr ({config.discriminator_lr:g}) or "
+        f"noise_std ({config.noise_std:g})."
+    )
+    return TrainingDiverged(
+        f"The loss is not finite in step {step} of {steps}: {(where or ['its sums'])[0]} hold NaN or Inf. {remedy}"
+    )
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 
 from engine.backbones.resolve import SHIPPED, STRONGEST, at_hand, find_source
+from engine.config import STAGE_CHOICES
 from engine.devices import resolve_device
 from engine.errors import DeviceUnavailable, EngineError, WeightsUnavailable
+from engine.features import layer_choices
 from storage.settings import Settings
 from storage.workspace import Workspace
 
@@ -28,6 +30,7 @@ class BackboneStatus:
     name: str
     text: str  # where the weights come from and under which licence; or why there are none and what to do
     stronger: str | None = None  # what a stronger backbone would need
+    layers: tuple[tuple[int, ...], ...] = STAGE_CHOICES  # the choices that a study of it searches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +66,26 @@ def backbone_status(
     name, weights = wanted_backbone(workspace.settings, backbone, weights)
     try:
         found = find_source(name, weights, _device_here(workspace.settings))
+        layers = layer_choices(found.name)
     except EngineError as error:
         return BackboneStatus(ready=False, name=name, text=str(error))
-    return BackboneStatus(ready=True, name=found.name, text=found.text, stronger=found.stronger)
+    return BackboneStatus(
+        ready=True, name=found.name, text=found.text, stronger=found.stronger, layers=layers
+    )
+
+
+def offered_layers(
+    settings: Settings, backbone: str = "auto", weights: Path | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """The choices of layers that a study of a backbone searches unless told otherwise.
+
+    Raises:
+        UnknownBackbone, WeightsUnavailable: there is no such backbone or file.
+    """
+    name, weights = wanted_backbone(settings, backbone, weights)
+    if name == "auto":
+        name = SHIPPED if weights is None else at_hand(name, weights).name
+    return layer_choices(name)
 
 
 def _device_here(settings: Settings) -> torch.device | None:

@@ -5,8 +5,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.backbones.resolve import SHIPPED, SHIPPED_STAGES, at_hand
+from engine.backbones.resolve import SHIPPED, at_hand
 from engine.errors import EngineError
+from engine.features import stages_of
 from storage import datasets, models, studies
 from storage.errors import ModelNotFound
 from storage.records import Promotion, Study, Wanted, now
@@ -113,7 +114,7 @@ def launch_study(
 
 
 def _check_backbone(workspace: Workspace, spec: StudySpec) -> None:
-    """Refuse an unknown backbone, a file that can't be read, and layers that the shipped backbone lacks.
+    """Refuse an unknown backbone, a file that can't be read, and layers that the backbone lacks.
 
     Whether a hub has the weights is the worker's to ask.
     """
@@ -124,12 +125,14 @@ def _check_backbone(workspace: Workspace, spec: StudySpec) -> None:
             at_hand(name, weights)
         except EngineError as error:
             raise BadSpec(str(error)) from error
-    wanted = {stage for choice in spec.layers for stage in choice}
-    lacking = sorted(wanted - set(SHIPPED_STAGES))
-    if lacking and weights is None and name.split(".")[0] in ("auto", SHIPPED):
+    if name == "auto":  # without a file: where it is not the shipped one, it is one with more stages
+        name = SHIPPED if weights is None else at_hand(name, weights).name
+    has = stages_of(name)
+    lacking = sorted({stage for choice in spec.layers for stage in choice} - set(has))
+    if lacking:
         raise BadSpec(
-            f"Layers with stage {lacking[0]}: the shipped backbone has the stages {SHIPPED_STAGES}. "
-            "Choose among them, or name another backbone that has it, such as resnet18.tv_in1k."
+            f"Layer {lacking[0]}: backbone '{name}' has {', '.join(map(str, has))}. "
+            "Choose among them, or name a backbone that has it."
         )
 
 

@@ -28,13 +28,15 @@ def cached_features(
     *,
     height: int,
     width: int,
+    resize: str = "squash",
     on_batch: Callable[[int, int], None],
 ) -> CachedFeatures:
     """Features of `pictures` at every stage of the extractor, from the cache or computed into it.
 
     Args:
         pictures: what the key's dataset version holds for studies; its order is the order of the rows.
-        height, width: pixels the pictures are resized to.
+        height, width: pixels of the canvas that the pictures are laid on.
+        resize: how, one of `engine.geometry.RESIZES`.
         on_batch: called with (done, total) pictures; may raise to stop, and nothing is left behind then.
     """
     key = FeatureKey(
@@ -44,20 +46,21 @@ def cached_features(
         height=height,
         width=width,
         # Whatever else changes the numbers: how pictures become tensors, in which precision, which stages are kept.
-        preprocessing=f"{PREPROCESSING} {extractor.dtype} stages {extractor.stages} {PLANTING}",
+        preprocessing=f"{PREPROCESSING} {resize} {extractor.dtype} stages {extractor.stages} {PLANTING}",
     )
     found = workspace.features.open(key)
     if found is not None and all(picture.key in found.rows for picture in pictures):
         return found
     # What the strides round to is the backbone's affair: one empty picture tells.
-    empty = extractor(torch.zeros(1, 3, height, width))
+    empty = extractor(torch.zeros(1, 3, *extractor.fitting(height, width)))
     shapes = {stage: tuple(values.shape[1:]) for stage, values in empty.items()}
 
     def batches() -> Iterator[Mapping[int, NDArray[np.float32]]]:
         for start in range(0, len(pictures), BATCH):
             on_batch(start, len(pictures))
             chosen = pictures[start : start + BATCH]
-            maps = extract(extractor, [picture.read(workspace.blobs)[0] for picture in chosen], height, width)
+            images = [picture.read(workspace.blobs)[0] for picture in chosen]
+            maps = extract(extractor, images, height, width, resize)
             yield {stage: values.cpu().numpy() for stage, values in maps.items()}
         on_batch(len(pictures), len(pictures))
 

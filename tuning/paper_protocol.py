@@ -196,7 +196,7 @@ def patch_batches(
     for start in range(0, len(paths), BATCH):
         on_done(start)
         pictures = [decode(path.read_bytes(), path.name) for path in paths[start : start + BATCH]]
-        maps = extract(extractor, pictures, config.height, config.width)
+        maps = extract(extractor, pictures, config.height, config.width, config.resize)
         yield aggregate(maps, config.layers, config.patch_size, config.feature_dim), pictures
     on_done(len(paths))
 
@@ -262,6 +262,7 @@ class _Maps(Sequence[NDArray[np.float32]]):
             config.width,
             config.smoothing_std,
             picture_size=(height, width),
+            resize=config.resize,
         )
         values: NDArray[np.float32] = maps[0].numpy()
         return values

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from engine.config import ACTIVATIONS, LOSSES, NOISES, SimpleNetConfig
+from engine.config import ACTIVATIONS, LOSSES, NOISES, STAGE_CHOICES, SimpleNetConfig
 from engine.errors import InvalidConfig
+from engine.geometry import RESIZES
 from tuning.errors import BadSpec
 
-LAYERS = (1, 2, 3, 4)  # backbone stages at strides 4, 8, 16 and 32
 # What can be searched besides σ, layers and adaptor depth, with values worth offering; the default is among them.
 KNOBS: Mapping[str, tuple[Any, ...]] = {
     "adaptor_activation": ACTIVATIONS,
@@ -54,12 +54,8 @@ class StudySpec:
         0.5,
     )  # range of σ of the anomalous features, searched on a log scale
     layers: tuple[tuple[int, ...], ...] = (
-        (2,),
-        (3,),
-        (1, 2),
-        (2, 3),
-        (1, 2, 3),
-    )  # choices of backbone stages
+        STAGE_CHOICES  # choices of backbone stages, or of a transformer's blocks
+    )
     adaptor_depths: tuple[int, ...] = (0, 1, 2)  # linear layers between backbone and discriminator
     knobs: Mapping[str, tuple[Any, ...]] = field(
         default_factory=dict
@@ -68,8 +64,9 @@ class StudySpec:
     weights: str | None = (
         None  # file with the backbone's weights; None: the setting's, else by the backbone's name
     )
-    height: int = 256  # pixels a picture is resized to
+    height: int = 256  # pixels of the canvas that pictures are laid on
     width: int = 256
+    resize: str = SimpleNetConfig.resize  # how: one of engine.geometry.RESIZES
     epochs: int = SimpleNetConfig.epochs  # of every trial; the validation pictures are scored after each
     seed: int = 0  # of the sampler and of every trial's training
     false_reject_rate: float = 0.05  # wanted share of normal parts rejected, 0..1
@@ -92,11 +89,12 @@ class StudySpec:
         if not self.layers:
             raise BadSpec("No choice of layers: at least one is needed. Give for instance 2,3.")
         for choice in self.layers:
-            if not choice or list(choice) != sorted(set(choice)) or not set(choice) <= set(LAYERS):
+            try:
+                SimpleNetConfig(layers=choice)
+            except InvalidConfig as error:
                 raise BadSpec(
-                    f"Layers {','.join(map(str, choice)) or '(none)'}: a choice lists different stages out of "
-                    f"{LAYERS} in rising order. Give for instance 2,3."
-                )
+                    f"A choice of layers can not be used: {error} Give for instance 2,3."
+                ) from error
         if not self.adaptor_depths or not all(0 <= depth <= 8 for depth in self.adaptor_depths):
             raise BadSpec(
                 f"Adaptor depths {self.adaptor_depths}: each must lie in 0..8 and one is needed. Give 0,1,2."
@@ -106,6 +104,8 @@ class StudySpec:
             raise BadSpec(
                 f"Size {self.height}×{self.width} px: each side must lie in 32..2048. 256 suits most parts."
             )
+        if self.resize not in RESIZES:
+            raise BadSpec(f"Resize '{self.resize}' is unknown. Choose one of {', '.join(RESIZES)}.")
         if not 0 <= self.seed < 2**31:
             raise BadSpec(f"Seed {self.seed}: it must lie in 0..2147483647. 0 is as good as any.")
         if not 1 <= self.epochs <= 1000:

@@ -77,7 +77,12 @@ def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
     stages = sorted({stage for choice in spec.layers for stage in choice})
     extractor = FeatureExtractor(backbone, stages, device, resolve_precision(settings.precision, device))
     base = SimpleNetConfig(
-        backbone=backbone.name, height=spec.height, width=spec.width, epochs=spec.epochs, seed=spec.seed
+        backbone=backbone.name,
+        height=spec.height,
+        width=spec.width,
+        resize=spec.resize,
+        epochs=spec.epochs,
+        seed=spec.seed,
     )
     parent_run_id = lease.study.parent_run_id or _start_parent_run(lease, tracking, spec, version, extractor)
     return StudyContext(
@@ -159,6 +164,7 @@ def _load_features(context: StudyContext) -> TrialData:
         context.extractor,
         height=context.spec.height,
         width=context.spec.width,
+        resize=context.spec.resize,
         on_batch=on_batch,
     )
     return TrialData(

@@ -1,7 +1,7 @@
 """One trial: train a configuration on cached features, judge it on the validation pictures after every epoch."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.calibration import Calibration, calibrate
 from engine.config import SimpleNetConfig
+from engine.geometry import cut, place
 from engine.scoring import anomaly_maps, image_scores
 from engine.simplenet import SimpleNet
 from engine.training import Epoch, train
@@ -19,7 +20,7 @@ from storage.feature_cache import CachedFeatures
 from storage.workspace import Workspace
 from tuning.features import patch_features
 from tuning.figures import Figures, figures, objective_value
-from tuning.pictures import Picture, StudyPictures
+from tuning.pictures import StudyPictures
 from tuning.spec import KNOBS, Objective
 
 SCORE_PATCHES = 8192  # patches per call of the head, about: with 1,024 hidden units they take 34 MB
@@ -63,13 +64,13 @@ def run_trial(
     started = time.monotonic()
     validation = patch_features(data.cached, data.pictures.validation, config)
     labels = np.array([picture.anomalous for picture in data.pictures.validation])
-    small_masks = _masks(data, config.height, config.width) if data.objective.needs_masks else []
+    small_masks = _masks(data, config) if data.objective.needs_masks else []
     last_value = float("nan")
 
     def judge(epoch: Epoch) -> None:
         nonlocal last_value
         scores, patches = score_patches(epoch.model, validation, config, data.device)
-        maps = _maps(patches, config, [(config.height, config.width)] * len(patches)) if small_masks else []
+        maps = _maps(patches, config, [None] * len(patches)) if small_masks else []
         last_value = objective_value(data.objective, scores, labels, maps, small_masks)
         on_epoch(epoch.index, epoch.epochs, epoch.loss, last_value)
 
@@ -135,29 +136,35 @@ def _calibrate(data: TrialData, head: SimpleNet, config: SimpleNetConfig) -> Cal
 
 
 def _maps(
-    patches: list[Tensor], config: SimpleNetConfig, sizes: list[tuple[int, int]]
+    patches: list[Tensor], config: SimpleNetConfig, sizes: Sequence[tuple[int, int] | None]
 ) -> list[NDArray[np.float32]]:
-    """Anomaly maps at the given (height, width) each."""
+    """Anomaly maps at the given (height, width) each; None: at the network's canvas."""
     return [
-        anomaly_maps(scores[None], config.height, config.width, config.smoothing_std, picture_size=size)[
-            0
-        ].numpy()
+        anomaly_maps(
+            scores[None],
+            config.height,
+            config.width,
+            config.smoothing_std,
+            picture_size=size,
+            resize=config.resize,
+        )[0].numpy()
         for scores, size in zip(patches, sizes, strict=True)
     ]
 
 
-def _masks(
-    data: TrialData, height: int | None = None, width: int | None = None
-) -> list[NDArray[np.bool_] | None]:
-    """Masks of the validation pictures, at their own size or brought to one size."""
-    return [_mask(data.workspace, picture, height, width) for picture in data.pictures.validation]
+def _masks(data: TrialData, config: SimpleNetConfig | None = None) -> list[NDArray[np.bool_] | None]:
+    """Masks of the validation pictures, at their own size or laid on the canvas of a configuration."""
+    masks = [picture.read(data.workspace.blobs)[1] for picture in data.pictures.validation]
+    if config is None:
+        return masks
+    return [mask if mask is None else mask_on_canvas(mask, config) for mask in masks]
 
 
-def _mask(
-    workspace: Workspace, picture: Picture, height: int | None, width: int | None
-) -> NDArray[np.bool_] | None:
-    mask = picture.read(workspace.blobs)[1]
-    return mask if mask is None or height is None or width is None else resized_mask(mask, height, width)
+def mask_on_canvas(mask: NDArray[np.bool_], config: SimpleNetConfig) -> NDArray[np.bool_]:
+    """Lay an (H, W) mask on the (height, width) canvas of a configuration; beside the picture nothing is anomalous."""
+    canvas = (config.height, config.width)
+    placed = place((mask.shape[0], mask.shape[1]), canvas, config.resize)
+    return cut(resized_mask(mask, placed.height, placed.width), placed, canvas, fill=0)
 
 
 def resized_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:

@@ -13,7 +13,6 @@ from dashboard.commands import reporting
 from dashboard.commands.reporting import ExitCode, command
 
 if TYPE_CHECKING:
-    from dashboard.scales import Scale
     from storage.records import ImageRecord, Model
     from storage.workspace import Workspace
 
@@ -95,11 +94,10 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score pictures with the champion: score, decision and, with --out, the heatmap of each."""
-    from dashboard.scales import scale_of
     from tuning import predictor
 
     workspace = reporting.open_workspace()
-    scale = scale_of(predictor.champion(workspace, name))
+    model = predictor.champion(workspace, name)
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     with reporting.progress_bar("Scoring") as progress:
@@ -110,7 +108,7 @@ def score(
             heatmap = None
             if out is not None:
                 heatmap = out / _file_name(len(rows) + 1, len(images), item.score, item.path.name)
-                _draw(heatmap, item.path.read_bytes(), item.path.name, item.anomaly_map, scale)
+                _draw(heatmap, item.path.read_bytes(), item.path.name, item.anomaly_map, model)
             rows.append(
                 {
                     "image": item.path,
@@ -218,7 +216,7 @@ def _write_overlays(
                 workspace.blobs.get(item.image.digest),
                 item.image.name,
                 item.anomaly_map,
-                scale,
+                model,
             )
             rows.append(
                 {
@@ -238,12 +236,15 @@ def _write_overlays(
     return rows
 
 
-def _draw(file: Path, data: bytes, name: str, anomaly_map: Any, scale: "Scale") -> None:
-    from dashboard.heatmap import overlay
+def _draw(file: Path, data: bytes, name: str, anomaly_map: Any, model: "Model") -> None:
+    from dashboard.heatmap import overlay, veil
+    from dashboard.scales import scale_of, seen_by
     from engine.images import decode
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    overlay(decode(data, name), anomaly_map, scale, OPACITY).save(file)
+    pixels = decode(data, name)
+    drawn = overlay(pixels, anomaly_map, scale_of(model), OPACITY)
+    veil(drawn, seen_by(model, *pixels.shape[:2])).save(file)
 
 
 def _file_name(place: int, total: int, score: float, name: str) -> str:

@@ -22,6 +22,14 @@ StudyId = Annotated[
 ]
 
 
+class Resize(StrEnum):
+    """engine.geometry.RESIZES again, for the same reason as `Objective`."""
+
+    SQUASH = "squash"  # the whole picture, its sides scaled apart
+    LETTERBOX = "letterbox"  # the whole picture with bars beside it
+    CROP = "crop"  # the middle, as the paper does
+
+
 class Objective(StrEnum):
     """tuning.spec.Objective again: importing it would slow every `--help` down. A test holds the two together."""
 
@@ -50,7 +58,8 @@ def study(
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            help='A choice of backbone stages, such as "2,3"; repeat it for more choices. Default: five choices.'
+            help='A choice of backbone stages, or of a transformer\'s blocks, such as "2,3"; repeat it for more '
+            "choices. Default: five choices that suit the backbone."
         ),
     ] = None,
     adaptor_depths: Annotated[
@@ -72,6 +81,9 @@ def study(
             metavar="PIXELS", help='Side that pictures are resized to, or "HEIGHTxWIDTH". Default: 256.'
         ),
     ] = None,
+    resize: Annotated[
+        Resize, typer.Option(help="How pictures of other proportions are laid on that size.")
+    ] = Resize.SQUASH,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, metavar="EPOCHS", help="Length of every trial. Default: the engine's."),
@@ -101,7 +113,12 @@ def study(
 
     A worker is started when none is running. Ctrl-C stops following; the study goes on.
     """
-    fields: dict[str, Any] = {"trials": trials, "objective": objective.value, "seed": seed}
+    fields: dict[str, Any] = {
+        "trials": trials,
+        "objective": objective.value,
+        "seed": seed,
+        "resize": resize.value,
+    }
     if noise_std is not None:
         fields["noise_std"] = noise_std
     if layers:
@@ -168,10 +185,16 @@ def cancel(study_id: StudyId, as_json: AsJson = False) -> None:
 
 def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -> None:
     from tuning import queries
+    from tuning.backbones import offered_layers
     from tuning.commands import launch_study
     from tuning.spec import StudySpec
 
     workspace = reporting.open_workspace()
+    if "layers" not in fields:
+        weights = fields.get("weights")
+        fields["layers"] = offered_layers(
+            workspace.settings, fields.get("backbone", "auto"), Path(weights) if weights else None
+        )
     launched = launch_study(workspace, name, StudySpec(**fields))
     if detach:
         hint = f"Follow it: simplenet studies, or {_dashboard_url(workspace)}/studies?study={launched.id}"

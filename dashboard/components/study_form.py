@@ -7,10 +7,11 @@ import streamlit as st
 
 from dashboard import cached, wording
 from engine.config import SimpleNetConfig
+from engine.geometry import RESIZES
 from storage.records import DatasetVersion, Role
+from tuning.errors import BadSpec
 from tuning.spec import KNOBS, Objective, StudySpec
 
-LAYER_CHOICES = ("2", "3", "1+2", "2+3", "1+2+3")
 DEPTHS = (0, 1, 2, 3)
 SIGMAS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DEFAULTS = StudySpec()
@@ -45,12 +46,14 @@ def show(version: DatasetVersion) -> StudySpec | None:
             value=_nearest(DEFAULTS.noise_std),
             help="Range of the noise that stands for anomalies in training.",
         )
-        layers = st.pills(
+        offered = [wording.layers(choice) for choice in chosen.layers]
+        layers = st.multiselect(
             "Layers",
-            LAYER_CHOICES,
-            selection_mode="multi",
-            default=[wording.layers(choice) for choice in DEFAULTS.layers],
-            help="Choices of backbone stages. Lower stages see finer detail and take longer.",
+            offered,
+            default=offered,
+            accept_new_options=True,
+            help="Choices of backbone stages, or of a transformer's blocks; another can be typed, such as 1+3. "
+            "Lower ones see finer detail and take longer.",
         )
         depths = st.pills(
             "Adaptor depth",
@@ -68,17 +71,27 @@ def show(version: DatasetVersion) -> StudySpec | None:
         trials=trials,
         objective=objective,
         noise_std=noise,
-        layers=tuple(tuple(int(stage) for stage in choice.split("+")) for choice in layers),
+        layers=tuple(_layers(choice) for choice in layers),
         adaptor_depths=tuple(sorted(depths)),
         knobs=knobs,
         backbone=chosen.backbone,
         weights=chosen.weights,
         height=more.height,
         width=more.width,
+        resize=more.resize,
         epochs=more.epochs,
         seed=more.seed,
         false_reject_rate=more.false_reject_rate,
     )
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(stage) for stage in text.replace(",", "+").split("+"))
+    except ValueError:
+        raise BadSpec(
+            f"Layers “{text}” are not numbers with + between them. Write for instance 2+3."
+        ) from None
 
 
 def _knobs() -> dict[str, tuple[Any, ...]]:
@@ -107,6 +120,7 @@ class _More:
 
     height: int
     width: int
+    resize: str
     false_reject_rate: float
     epochs: int
     seed: int
@@ -117,6 +131,9 @@ def _more_options() -> _More:
         left, right = st.columns(2)
         height = left.number_input("Height, pixels", 32, 2048, DEFAULTS.height, step=32)
         width = right.number_input("Width, pixels", 32, 2048, DEFAULTS.width, step=32)
+        resize = right.selectbox(
+            "Resize", RESIZES, help=" ".join(f"{name}: {meaning}." for name, meaning in RESIZES.items())
+        )
         rate = left.number_input(
             "Wanted false rejects, %", 0.1, 50.0, 100 * DEFAULTS.false_reject_rate, step=0.5,
             help="Share of normal parts that may be rejected; the threshold is set for it on the calibration pictures.",
@@ -126,6 +143,7 @@ def _more_options() -> _More:
     return _More(
         height=int(height),
         width=int(width),
+        resize=resize,
         false_reject_rate=rate / 100,
         epochs=int(epochs),
         seed=int(seed),
@@ -139,6 +157,7 @@ class _Chosen:
     backbone: str
     weights: str | None
     ready: bool
+    layers: tuple[tuple[int, ...], ...]  # the choices worth comparing
 
 
 def _choose_backbone() -> _Chosen:
@@ -161,12 +180,12 @@ def _choose_backbone() -> _Chosen:
             "Weights file", "", help="A .safetensors file, at the same path on this machine and the worker's."
         )
     name, file = (backbone or "auto").strip(), weights.strip() or None
-    ready, text, stronger = cached.backbone(name, file)
-    if ready:
-        about.caption(wording.backbone(text, stronger))
+    status = cached.backbone(name, file)
+    if status.ready:
+        about.caption(wording.backbone(status.text, status.stronger))
     else:
-        about.error(text, icon=":material/error:")
-    return _Chosen(backbone=name, weights=file, ready=ready)
+        about.error(status.text, icon=":material/error:")
+    return _Chosen(backbone=name, weights=file, ready=status.ready, layers=status.layers)
 
 
 def explain(version: DatasetVersion) -> None:

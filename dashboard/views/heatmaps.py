@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import cached, charts, heatmap, incidents, scored
 from dashboard.components import choosing, legend, look
 from dashboard.components.gallery import Tile, gallery
-from dashboard.scales import scale_of
+from dashboard.scales import scale_of, seen_by
 from dashboard.scored import Order, ScoredPicture, Show
 from dashboard.session import workspace
 from dashboard.thumbnails import data_url, shrunk
@@ -189,7 +189,8 @@ def _tile_url(model_id: int, digest: str, _image: ImageRecord, _model: Model) ->
     """A small overlay as a data URL; model and picture name it, and neither ever changes."""
     anomaly_map = scored.anomaly_map(workspace(), _model, _image)
     pixels = cached.pixels(_image.digest, _image.name)
-    return data_url(shrunk(heatmap.overlay(pixels, anomaly_map, scale_of(_model), TILE_OPACITY)))
+    drawn = heatmap.overlay(pixels, anomaly_map, scale_of(_model), TILE_OPACITY)
+    return data_url(shrunk(heatmap.veil(drawn, seen_by(_model, *pixels.shape[:2]))))
 
 
 def _large(
@@ -244,8 +245,15 @@ def _panels(model: Model, current: ScoredPicture) -> None:
         legend.show()
     with st.container(key="panels"):
         over, side = st.columns([2, 1])
-    drawn = heatmap.overlay(pixels, anomaly_map, scale_of(model), strength / 100)
+    seen = seen_by(model, *pixels.shape[:2])
+    drawn = heatmap.veil(heatmap.overlay(pixels, anomaly_map, scale_of(model), strength / 100), seen)
     over.image(drawn, caption="Heatmap", width="stretch", alt=f"{image.name} with its heatmap")
+    unseen = 1 - pixels[seen].size / pixels.size
+    if unseen > 0:
+        over.caption(
+            f"The grey margin, {100 * unseen:.0f} % of the picture, is cut away by the centre crop: the model never "
+            "sees it. A study with another way to resize sees all."
+        )
     side.image(pixels, caption="Original", width="stretch", alt=f"{image.name}, original")
     if image.mask_digest is not None:
         mask = decode_mask(workspace().blobs.get(image.mask_digest), f"mask of {image.name}")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHIPPED = "drawnet"  # the backbone whose weights lie beside this file
-SHIPPED_STAGES = (1, 2, 3)
 STRONGEST = "wide_resnet50_2.tv_in1k"  # the paper's; "auto" takes it on a GPU where its weights can be had
 HUB_SECONDS = (
     5.0  # how long the hub may take to answer; with the imports before it, a failure stays below 10 s
@@ -188,8 +187,14 @@ def build(name: str, state: Mapping[str, Tensor]) -> Any:
     """Build a backbone without a classifier, its weights still to be filled in from `state`."""
     from engine.backbones.drawnet import channels_of
 
-    options = {"channels": channels_of(state)} if name.split(".")[0] == SHIPPED else {}
-    return timm_with_ours().create_model(name, num_classes=0, **options)
+    timm = timm_with_ours()
+    if name.split(".")[0] == SHIPPED:
+        return timm.create_model(name, num_classes=0, channels=channels_of(state))
+    try:
+        # Transformers that can stretch their position embedding take pictures of any size then.
+        return timm.create_model(name, num_classes=0, dynamic_img_size=True)
+    except TypeError:
+        return timm.create_model(name, num_classes=0)
 
 
 def _check_file(weights: Path) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from typer.testing import Result
 from dashboard.commands import models as model_commands
 from dashboard.commands import studies as study_commands
 from dashboard.commands.reporting import ExitCode
+from engine.geometry import RESIZES
 from storage.records import Role
 from tuning.spec import Objective
 
@@ -62,6 +63,7 @@ def test_help_answers_within_a_second() -> None:
 
 def test_choices_are_those_of_the_library() -> None:
     assert [item.value for item in study_commands.Objective] == [item.value for item in Objective]
+    assert [item.value for item in study_commands.Resize] == list(RESIZES)
     assert {item.value for item in model_commands.RoleName} == {item.value for item in Role}
 
 

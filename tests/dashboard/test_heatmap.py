@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from dashboard import theme
 from dashboard.errors import ShapeMismatch
@@ -17,6 +18,7 @@ from dashboard.heatmap import (
     outline,
     overlay,
     positions,
+    veil,
 )
 from engine.calibration import Calibration
 
@@ -130,3 +132,13 @@ def test_colour_bar_has_the_threshold_in_its_middle() -> None:
 
 def test_truth_has_the_colour_of_the_theme() -> None:
     assert f"#{bytes(TRUTH_RGB).hex()}" == theme.TRUTH
+
+
+def test_veil_greys_what_the_model_does_not_see_and_nothing_else() -> None:
+    picture = _picture(20, 30)
+    drawn = np.asarray(veil(Image.fromarray(picture), (slice(2, 18), slice(5, 25))))
+    assert np.array_equal(drawn[2:18, 5:25], picture[2:18, 5:25])
+    outside = np.ones((20, 30), bool)
+    outside[2:18, 5:25] = False
+    assert drawn[outside].min() >= 150
+    assert np.array_equal(np.asarray(veil(Image.fromarray(picture), (slice(0, 20), slice(0, 30)))), picture)

@@ -1,13 +1,19 @@
 """The pages over a real installation: a dataset, a completed study, its champion."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 
 from storage.records import Study, StudyState, Wanted
 from storage.workspace import Workspace, open_workspace
+from tuning.commands import launch_study
+from tuning.spec import StudySpec
+from tuning.worker import run_worker
 
 Page = Callable[..., AppTest]
 
@@ -52,9 +58,6 @@ def test_home_shows_champion_with_interval_and_number_of_pictures(page: Page, st
 
 
 def test_home_says_that_a_study_waits_without_worker(page: Page, waiting: Workspace) -> None:
-    from tuning.commands import launch_study
-    from tuning.spec import StudySpec
-
     launch_study(waiting, "parts", StudySpec(trials=1))
     app = _clean(page())
     assert any("no worker is running" in text.value for text in app.markdown)
@@ -163,6 +166,49 @@ def test_form_searches_further_settings(page: Page, waiting: Workspace) -> None:
     assert _studies(waiting)[0].spec["knobs"] == {"patch_size": [1, 3], "loss": ["cross_entropy"]}
 
 
+def test_form_takes_layers_that_are_typed_and_the_way_to_resize(page: Page, waiting: Workspace) -> None:
+    app = _clean(page("views/studies.py", new=1, dataset="parts"))
+    layers = next(box for box in app.multiselect if box.label == "Layers")
+    assert layers.options == ["2", "3", "1+2", "2+3", "1+2+3"]
+    layers.set_value(["2+3", "1,3"])
+    next(box for box in app.selectbox if box.label == "Resize").set_value("letterbox")
+    _button(app, "Start the study").click().run()
+    spec = _studies(waiting)[0].spec
+    assert (spec["layers"], spec["resize"]) == ([[2, 3], [1, 3]], "letterbox")
+
+
+def test_form_says_what_is_wrong_with_typed_layers(page: Page, waiting: Workspace) -> None:
+    app = _clean(page("views/studies.py", new=1, dataset="parts"))
+    next(box for box in app.multiselect if box.label == "Layers").set_value(["all"])
+    _button(app, "Start the study").click().run()
+    assert "“all” are not numbers" in app.error[0].value
+    assert not _studies(waiting)
+
+
+def test_form_offers_the_blocks_of_a_transformer(page: Page, waiting: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "test_vit.random.safetensors"
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), file)
+    app = _clean(page("views/studies.py", new=1, dataset="parts"))
+    next(box for box in app.text_input if box.label == "Weights file").set_value(str(file)).run()
+    assert next(box for box in app.multiselect if box.label == "Layers").value == [
+        "3",
+        "4",
+        "1+3",
+        "3+4",
+        "1+3+4",
+    ]
+    _button(app, "Start the study").click().run()
+    assert _studies(waiting)[0].spec["layers"] == [[3], [4], [1, 3], [3, 4], [1, 3, 4]]
+
+
+def test_heatmaps_of_a_model_that_crops_say_what_it_never_sees(page: Page, waiting: Workspace) -> None:
+    spec = StudySpec(trials=1, epochs=1, height=64, width=64, layers=((2, 3),), resize="crop")
+    study = launch_study(waiting, "parts", spec)
+    run_worker(waiting, worker_id="here", stop=threading.Event(), study_id=study.id)
+    app = _clean(page("views/heatmaps.py", dataset="parts"))
+    assert any("23 % of the picture, is cut away" in caption.value for caption in app.caption)
+
+
 def test_form_without_backbone_says_why_and_starts_nothing(
     page: Page, bare_home: Path, make_folder: Callable[..., Path]
 ) -> None:
@@ -179,9 +225,6 @@ def test_form_without_backbone_says_why_and_starts_nothing(
 
 
 def test_waiting_study_can_be_cancelled_from_its_page(page: Page, waiting: Workspace) -> None:
-    from tuning.commands import launch_study
-    from tuning.spec import StudySpec
-
     study = launch_study(waiting, "parts", StudySpec(trials=1))
     app = _clean(page("views/studies.py", study=study.id))
     assert "No worker is running" in app.warning[0].value
@@ -192,8 +235,6 @@ def test_waiting_study_can_be_cancelled_from_its_page(page: Page, waiting: Works
 def test_running_study_can_be_paused_and_shows_its_progress(page: Page, waiting: Workspace) -> None:
     from storage import studies
     from storage.records import now
-    from tuning.commands import launch_study
-    from tuning.spec import StudySpec
 
     study = launch_study(waiting, "parts", StudySpec(trials=20))
     with waiting.session() as session:
@@ -222,8 +263,6 @@ def test_completed_study_shows_trials_and_the_way_to_its_model(page: Page, studi
 def test_failed_study_shows_its_error(page: Page, waiting: Workspace) -> None:
     from storage import studies
     from storage.records import now
-    from tuning.commands import launch_study
-    from tuning.spec import StudySpec
 
     study = launch_study(waiting, "parts", StudySpec(trials=2))
     with waiting.session() as session:
@@ -313,9 +352,6 @@ def test_page_never_shows_a_password() -> None:
 
 
 def test_system_page_lists_queue_disk_and_versions(page: Page, waiting: Workspace) -> None:
-    from tuning.commands import launch_study
-    from tuning.spec import StudySpec
-
     launch_study(waiting, "parts", StudySpec(trials=1), name="morning study")
     app = _clean(page("views/system.py"))
     shown = _html(app)

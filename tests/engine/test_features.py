@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from engine.backbones.resolve import Backbone, resolve_backbone
 from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch, WeightsUnavailable
-from engine.features import FeatureExtractor, aggregate, extract, feature_count
+from engine.features import FeatureExtractor, aggregate, extract, feature_count, layer_choices, stages_of
 
 CPU = torch.device("cpu")
 GOLDEN_CASES = ["two_layers_p3", "two_layers_p1", "two_layers_p5", "one_layer_p3", "three_layers_p3"]
@@ -82,10 +82,9 @@ def test_feature_count() -> None:
 
 def test_stages_have_the_channels_and_strides_that_timm_states(tiny_extractor: FeatureExtractor) -> None:
     maps = tiny_extractor(torch.zeros(2, 3, 64, 96))
-    assert tiny_extractor.strides == {1: 4, 2: 8, 3: 16}
     assert tiny_extractor.channels == {1: 32, 2: 48, 3: 192}
     for stage, values in maps.items():
-        stride = tiny_extractor.strides[stage]
+        stride = 2 ** (stage + 1)
         assert values.shape == (2, tiny_extractor.channels[stage], 64 // stride, 96 // stride)
         assert values.dtype == torch.float32
 
@@ -119,13 +118,13 @@ def test_extraction_needs_a_picture(tiny_extractor: FeatureExtractor) -> None:
         extract(tiny_extractor, [], 64, 64)
 
 
-def test_stage_that_a_backbone_lacks_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "test_vit.safetensors"
-    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), file)
-    with pytest.raises(
-        UnknownBackbone, match=r"'test_vit' has no map of stride 8 \(stage 2\); it has strides 16"
-    ):
-        FeatureExtractor(resolve_backbone("auto", file), (2,), CPU)
+def test_stage_or_block_that_a_backbone_lacks_is_refused(
+    tiny_backbone: Backbone, tiny_transformer: Backbone
+) -> None:
+    with pytest.raises(UnknownBackbone, match="'test_resnet' has no stage 5; it has 1, 2, 3, 4"):
+        FeatureExtractor(tiny_backbone, (2, 5), CPU)
+    with pytest.raises(UnknownBackbone, match="'test_vit' has no block 7; it has 1, 2, 3, 4, 5, 6"):
+        FeatureExtractor(tiny_transformer, (7,), CPU)
 
 
 def test_weights_with_a_missing_parameter_are_refused(tiny_backbone: Backbone, tmp_path: Path) -> None:
@@ -251,3 +250,90 @@ def test_hub_cache_is_used_without_the_hub(tmp_path: Path, resnet18_weights: Pat
     said, _ = resolve_elsewhere(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert said == "hub cache timm/resnet18.a1_in1k"
     assert time.monotonic() - start < 60
+
+
+@pytest.fixture(scope="session")
+def tiny_transformer(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """A plain vision transformer of 6 blocks with random weights; its patches are 16 pixels wide."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = timm.create_model("test_vit", num_classes=0)
+    file = tmp_path_factory.mktemp("weights") / "test_vit.random.safetensors"
+    save_file(net.state_dict(), file)
+    return resolve_backbone("auto", file)
+
+
+def test_layers_of_a_transformer_are_its_blocks_counted_from_one(tiny_transformer: Backbone) -> None:
+    extractor = FeatureExtractor(tiny_transformer, (2, 5), CPU)
+    picture = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    whole = timm.create_model("test_vit", num_classes=0).eval()
+    whole.load_state_dict(load_file(tiny_transformer.weights))
+    outputs: list[Tensor] = []
+    for block in whole.blocks:
+        block.register_forward_hook(lambda _block, _inputs, output: outputs.append(output))
+    with torch.no_grad():
+        whole(picture)
+    maps = extractor(picture)
+    for number in (2, 5):
+        tokens = outputs[number - 1][:, whole.num_prefix_tokens :]
+        expected = tokens.transpose(1, 2).reshape(1, -1, 10, 10)
+        torch.testing.assert_close(maps[number], expected, rtol=1e-4, atol=1e-5)
+    assert aggregate(maps, (2, 5)).shape == (1, 10, 10, 2 * expected.shape[1])
+
+
+def test_transformer_takes_any_canvas_by_the_nearest_whole_patches(tiny_transformer: Backbone) -> None:
+    extractor = FeatureExtractor(tiny_transformer, (3,), CPU)
+    assert extractor.fitting(100, 250) == (96, 256)
+    maps = extract(extractor, [np.zeros((70, 90, 3), np.uint8)], 100, 250)
+    assert maps[3].shape[-2:] == (6, 16)
+
+
+def test_transformer_of_one_size_says_which(tmp_path: Path) -> None:
+    state = timm.create_model("cait_xxs24_224", num_classes=0).state_dict()
+    save_file(state, tmp_path / "cait_xxs24_224.safetensors")
+    extractor = FeatureExtractor(resolve_backbone("auto", tmp_path / "cait_xxs24_224.safetensors"), (1,), CPU)
+    with pytest.raises(ShapeMismatch, match=r"does not take pictures of 256×256 px.*Set the size to 224×224"):
+        extract(extractor, [np.zeros((64, 64, 3), np.uint8)], 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "choices"),
+    [
+        ("drawnet", (1, 2, 3), ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))),
+        ("resnet18.tv_in1k", (1, 2, 3, 4), ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))),
+        ("deit_tiny_patch16_224", tuple(range(1, 13)), ((6,), (9,), (3, 6), (6, 9), (3, 6, 9))),
+    ],
+)
+def test_layers_offered_follow_the_kind_of_backbone(
+    name: str, stages: tuple[int, ...], choices: tuple[tuple[int, ...], ...]
+) -> None:
+    assert stages_of(name) == stages
+    assert layer_choices(name) == choices
+    with pytest.raises(UnknownBackbone, match="Near: deit_tiny_patch16_224"):
+        stages_of("deit_tiny_patch16_24")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_resnet",
+        "test_convnext",
+        "test_efficientnet",
+        "test_mambaout",
+        "test_nfnet",
+        "test_byobnet",
+        "test_vit3",
+    ],
+)
+def test_every_family_of_timm_gives_features_for_the_layers_offered(name: str, tmp_path: Path) -> None:
+    net = timm.create_model(name, num_classes=0)
+    save_file(
+        {key: values.contiguous() for key, values in net.state_dict().items()},
+        tmp_path / f"{name}.safetensors",
+    )
+    backbone = resolve_backbone("auto", tmp_path / f"{name}.safetensors")
+    choice = layer_choices(name)[-1]
+    extractor = FeatureExtractor(backbone, choice, CPU)
+    features = aggregate(extract(extractor, [np.full((50, 80, 3), 99, np.uint8)], 96, 128), choice)
+    assert features.shape[-1] == feature_count(extractor.channels, choice)
+    assert torch.isfinite(features).all()

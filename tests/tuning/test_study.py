@@ -25,7 +25,7 @@ from storage.tracking import Tracking
 from tuning.commands import launch_study, promote, want
 from tuning.errors import BadSpec
 from tuning.ingest import ingest_folder
-from tuning.predictor import detector, score_images
+from tuning.predictor import champion, detector, score_images
 from tuning.queries import study_trials
 from tuning.trial import run_trial
 from tuning.worker import run_worker
@@ -144,6 +144,25 @@ def test_without_labelled_defects_the_figures_are_called_synthetic(
         champion = models.champion(session, "parts")
     assert champion.figures["validation"]["synthetic"] is True
     assert champion.figures["test"]["synthetic"] is True
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "crop"])
+def test_study_in_other_proportions_ends_with_maps_in_the_pictures_own_pixels(
+    workspace, parts, make_spec, run_to_end, resize
+):
+    """Height and width of the canvas differ, the objective is on pixels, and the served model scores alike."""
+    spec = make_spec(trials=1, height=64, width=96, resize=resize, objective="aupro")
+    study = run_to_end(spec)
+    assert study.state is StudyState.COMPLETED, study.error
+    model = champion(workspace, "parts")
+    assert model.config["resize"] == resize
+    with workspace.session() as session:
+        image = datasets.list_images(session, model.dataset_version_id, role=Role.TEST)[0]
+    scored = next(iter(score_images(workspace, model, [image])))
+    assert scored.anomaly_map.shape == (image.height, image.width)
+    again = detector(workspace, model).score([decode(workspace.blobs.get(image.digest), image.name)])[0]
+    assert scored.score == again.score
+    np.testing.assert_array_equal(scored.anomaly_map, again.anomaly_map)
 
 
 def test_objective_on_pixels_needs_masks(workspace, make_folder, make_spec):
@@ -328,9 +347,11 @@ def test_study_does_not_go_on_with_weights_that_were_set_after_it_began(
     assert "test_resnet" in study.error
 
 
-def test_launch_refuses_stages_that_the_shipped_backbone_lacks(workspace, parts, make_spec):
-    with pytest.raises(BadSpec, match=r"stage 4: the shipped backbone has the stages \(1, 2, 3\)"):
+def test_launch_refuses_layers_that_the_backbone_lacks(workspace, parts, make_spec):
+    with pytest.raises(BadSpec, match="Layer 4: backbone 'drawnet' has 1, 2, 3"):
         launch_study(workspace, "parts", make_spec(layers=((2, 3), (3, 4))))
+    with pytest.raises(BadSpec, match=r"Layer 12: .* has 1, 2, 3, 4"):
+        launch_study(workspace, "parts", make_spec(layers=((12,),), backbone="resnet18.tv_in1k"))
     assert launch_study(workspace, "parts", make_spec(layers=((3, 4),), backbone="resnet18.tv_in1k"))
 
 

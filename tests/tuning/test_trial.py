@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from engine.config import SimpleNetConfig
-from tuning.trial import resized_mask, trial_config
+from tuning.trial import mask_on_canvas, resized_mask, trial_config
 
 
 def test_thin_scratch_stays_one_region_when_its_mask_is_made_smaller():
@@ -42,3 +42,13 @@ def test_point_of_the_search_space_becomes_a_configuration():
     assert (config.height, config.seed) == (64, 3)
     searched = trial_config(base, {"noise_std": 0.02, "layers": "2", "adaptor_depth": 0, "patch_size": 5})
     assert searched.patch_size == 5
+
+
+def test_mask_lies_on_the_canvas_where_the_picture_lies():
+    mask = np.zeros((100, 200), bool)
+    mask[40:60, 100:120] = True
+    wide = mask_on_canvas(mask, SimpleNetConfig(height=64, width=64, resize="letterbox"))
+    assert np.argwhere(wide).mean(0) == pytest.approx((31.5, 34.6), abs=0.6)
+    assert not wide[:16].any()
+    near = mask_on_canvas(mask, SimpleNetConfig(height=64, width=64, resize="crop"))
+    assert near.sum() > 3 * wide.sum()

@@ -1,0 +1,75 @@
+"""Where pictures lie on the canvas, and whether maps find the way back."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from engine.geometry import RESIZES, Placement, on_canvas, place, seen
+from engine.scoring import anomaly_maps
+
+SIDES = st.integers(32, 700)
+
+
+def test_crop_is_the_papers_shorter_side_to_329_and_middle_288() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (400, 600, 3), dtype=np.uint8)
+    resized = Image.fromarray(image).resize((494, 329), Image.Resampling.BILINEAR)
+    wanted = np.asarray(resized)[20:308, 103:391]
+    placed = place((400, 600), (288, 288), "crop")
+    assert (placed.height, placed.width) == (329, 494)
+    assert -placed.top in (20, 21)
+    np.testing.assert_array_equal(on_canvas(image, (288, 288), "crop"), wanted)
+
+
+def test_letterbox_keeps_proportions_and_puts_bars_beside() -> None:
+    image = np.full((50, 200, 3), 200, np.uint8)
+    laid = on_canvas(image, (64, 64), "letterbox")
+    assert place((50, 200), (64, 64), "letterbox") == Placement(top=24, left=0, height=16, width=64)
+    assert (laid[24:40] == 200).all()
+    assert (laid[:24] == 127).all()
+    assert (laid[40:] == 127).all()
+
+
+@given(picture=st.tuples(SIDES, SIDES), canvas=st.tuples(SIDES, SIDES), resize=st.sampled_from(list(RESIZES)))
+def test_whole_canvas_is_filled_and_what_is_seen_lies_in_the_picture(
+    picture: tuple[int, int], canvas: tuple[int, int], resize: str
+) -> None:
+    laid = on_canvas(np.full((*picture, 3), 9, np.uint8), canvas, resize)
+    assert laid.shape == (*canvas, 3)
+    rows, columns = seen(picture, canvas, resize)
+    assert 0 <= rows.start < rows.stop <= picture[0]
+    assert 0 <= columns.start < columns.stop <= picture[1]
+    whole = (slice(0, picture[0]), slice(0, picture[1]))
+    assert ((rows, columns) == whole) == (resize != "crop")
+    if resize != "letterbox":
+        assert (laid == 9).all()
+
+
+@pytest.mark.parametrize("resize", list(RESIZES))
+@pytest.mark.parametrize("picture", [(128, 128), (128, 192), (300, 160)])
+def test_planted_square_raises_the_map_at_the_square(resize: str, picture: tuple[int, int]) -> None:
+    """The canvas itself stands for patch scores of one pixel each."""
+    top, left = picture[0] // 2 - 30, picture[1] // 2 - 10
+    image = np.zeros((*picture, 3), np.uint8)
+    image[top : top + 24, left : left + 24] = 255
+    laid = on_canvas(image, (64, 64), resize)
+    scores = torch.from_numpy((laid[..., 0] == 255).astype(np.float32))[None]
+    found = anomaly_maps(scores, 64, 64, 0.0, picture_size=picture, resize=resize)[0].numpy()
+    assert found.shape == picture
+    rows, columns = np.nonzero(found > 0.5)
+    centre = (rows.mean(), columns.mean())
+    assert centre == pytest.approx((top + 11.5, left + 11.5), abs=1.5)
+
+
+def test_what_a_crop_cuts_away_gets_the_lowest_value_of_its_map() -> None:
+    scores = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)) + 1
+    picture, canvas = (100, 160), (64, 64)
+    found = anomaly_maps(scores, *canvas, 2.0, picture_size=picture, resize="crop")[0]
+    rows, columns = seen(picture, canvas, "crop")
+    outside = torch.ones(picture, dtype=torch.bool)
+    outside[rows, columns] = False
+    assert outside.float().mean() > 0.3
+    assert (found[outside] == found.min()).all()
+    assert found[~outside].max() > found.min()
