@@ -181,7 +181,10 @@ def _measure(
 
 
 def _cells(result: "PaperResult") -> list[object]:
-    figures = [_cell(spread) for spread in (result.image_auroc, result.pixel_auroc, result.aupro)]
+    figures = [
+        _cell(spread)
+        for spread in (result.last_epoch.image_auroc, result.last_epoch.pixel_auroc, result.last_epoch.aupro)
+    ]
     return [*figures, result.test_pictures, f"{result.seconds:.0f}"]
 
 
