@@ -25,7 +25,7 @@ class BlobMissing(StorageError):
 
 
 class UnknownLayout(StorageError):
-    """A folder is arranged in no way that `layouts.scan` understands."""
+    """A folder is arranged in no way that is understood, or not as the published set that it should be."""
 
 
 class DatasetNotFound(StorageError):

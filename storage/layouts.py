@@ -20,7 +20,8 @@ NAMES_IN_A_NOTE = 10
 
 UNDERSTOOD = (
     "Understood are: a plain folder of pictures of normal parts; or the MVTec layout with train/good, "
-    "test/good, test/<defect type> and, where there are masks, ground_truth/<defect type>/<picture>_mask.png."
+    "test/good, test/<defect type> and, where there are masks, ground_truth/<defect type>/<picture>_mask.png; "
+    "good may be called ok or normal, and a mask as its picture."
 )
 
 
@@ -40,7 +41,7 @@ class Entry:
 class Layout:
     """All pictures of a folder, and what a person should know about the rest."""
 
-    kind: Literal["mvtec", "flat"]
+    kind: Literal["mvtec", "flat", "visa"]
     entries: tuple[Entry, ...]  # by name
     notes: tuple[str, ...]  # sentences: what was left out, masks without picture, pictures without mask
 
@@ -74,6 +75,11 @@ def scan(folder: Path) -> Layout:
     raise UnknownLayout(
         f"Folder '{folder}' holds no pictures that can be placed: {inside.describe()}. {UNDERSTOOD}"
     )
+
+
+def contents(folder: Path) -> str:
+    """Say in words what lies directly in a folder: 'folders a, b; 3 pictures'."""
+    return _Folder(folder).describe()
 
 
 class _Folder:

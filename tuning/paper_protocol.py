@@ -3,12 +3,16 @@
 All normal training pictures train, the whole test set is scored, the last epoch counts, and several seeds are
 reported. No choice is made on the test pictures; but they are no sealed test of this product either, so a model
 judged this way is never a champion by these figures.
+
+Beside them stand those of the best epoch on test: published code keeps the epoch with the highest image AUROC on
+the test set, so published tables can only be matched that way. They are chosen on what they are reported on.
 """
 
 import dataclasses
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -25,12 +29,17 @@ from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import RGB, decode, decode_mask
 from engine.metrics import aupro, image_auroc, pixel_auroc
 from engine.scoring import anomaly_maps, image_scores
+from engine.simplenet import FusedHead
+from engine.training import Epoch
 from engine.training import train as train_model
 from storage.records import Label
 from tuning.errors import DatasetTooSmall
 
 BATCH = 8  # pictures per pass through the backbone
 SEEDS = (0, 1, 2)
+# So often does the published code look at the test set: of its 160 epochs after every fourth.
+JUDGED_EPOCHS = 40
+BEST_ON_TEST = "best epoch on test (as published code reports; chosen on the test set)"
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 
@@ -45,14 +54,30 @@ class LabelledPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedFigures:
-    """What one training reached on the whole test set."""
+class Figures:
+    """What one model reaches on the whole test set."""
+
+    image_auroc: float
+    pixel_auroc: float | None  # in the pictures' own pixels; None where no picture has a mask
+    aupro: float | None  # up to 30 % false positives; None where no picture has a mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochFigures(Figures):
+    """What a training had reached after one epoch."""
+
+    epoch: int  # from 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedFigures(EpochFigures):
+    """What one training reached after its last epoch, and after the epoch that published code would report."""
 
     seed: int
-    image_auroc: float
-    pixel_auroc: float | None  # None where no picture has a mask
-    aupro: float | None
     training_seconds: float
+    best_on_test: (
+        EpochFigures  # of the judged epochs the one of highest image AUROC, of equal ones the latest
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +86,15 @@ class Spread:
 
     mean: float
     deviation: float  # sample standard deviation; 0 for one seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spreads:
+    """All figures over the seeds."""
+
+    image_auroc: Spread
+    pixel_auroc: Spread | None  # None where no picture has a mask
+    aupro: Spread | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,28 +114,21 @@ class PaperResult:
     seconds: float  # all of it: features, trainings, scoring, figures
 
     @property
-    def image_auroc(self) -> Spread:
-        """Over the seeds."""
-        return spread([one.image_auroc for one in self.seeds])
+    def last_epoch(self) -> Spreads:
+        """Chosen without the test set."""
+        return spreads(self.seeds)
 
     @property
-    def pixel_auroc(self) -> Spread | None:
-        """Over the seeds, in the pictures' own pixels; None where no picture has a mask."""
-        values = [one.pixel_auroc for one in self.seeds if one.pixel_auroc is not None]
-        return spread(values) if values else None
-
-    @property
-    def aupro(self) -> Spread | None:
-        """Over the seeds, up to 30 % false positives; None where no picture has a mask."""
-        values = [one.aupro for one in self.seeds if one.aupro is not None]
-        return spread(values) if values else None
+    def best_on_test(self) -> Spreads:
+        """Of each seed's best epoch on test."""
+        return spreads([one.best_on_test for one in self.seeds])
 
     def to_json(self) -> dict[str, Any]:
         """Give everything as a dictionary of JSON values, marked protocol=paper."""
-        spreads = {name: getattr(self, name) for name in ("image_auroc", "pixel_auroc", "aupro")}
         return {
             "protocol": "paper",
-            **{name: spread and dataclasses.asdict(spread) for name, spread in spreads.items()},
+            **dataclasses.asdict(self.last_epoch),
+            "best_on_test": {"note": BEST_ON_TEST, **dataclasses.asdict(self.best_on_test)},
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "config": self.config.to_json(),
             "seeds": [dataclasses.asdict(one) for one in self.seeds],
@@ -120,6 +147,11 @@ def paper_protocol(
     on_progress: Progress | None = None,
 ) -> PaperResult:
     """Train on all normal training pictures with each seed, and judge on the whole test set.
+
+    The test pictures are read once, after all trainings, and scored by what each training was after each of up to
+    JUDGED_EPOCHS epochs, the last among them. Held in memory for that, per seed and judged epoch: a folded head
+    (members × discriminator_width × D × 4 bytes: 1.6 MB of Drawnet's layers 2 and 3, 6.3 MB of WideResNet-50's)
+    and the patch scores (4 kB per test picture at 256 pixels). Test features are never held.
 
     Args:
         train: files of normal pictures.
@@ -150,26 +182,27 @@ def paper_protocol(
     for index, seed in enumerate(seeds):
         report(index, len(seeds), "trainings")
         began = time.monotonic()
-        heads.append(train_model(features, dataclasses.replace(config, seed=seed), device=where))
+        heads.append(_heads(features, dataclasses.replace(config, seed=seed), where))
         seconds.append(time.monotonic() - began)
     report(len(seeds), len(seeds), "trainings")
     del features
 
     sizes: list[tuple[int, int]] = []
-    patch_scores: list[list[Tensor]] = [[] for _ in heads]
+    patch_scores: list[dict[int, list[Tensor]]] = [{epoch: [] for epoch in own} for own in heads]
     paths = [picture.path for picture in test]
     for batch, pictures in patch_batches(
         paths, extractor, config, lambda done: report(done, len(test), "test pictures")
     ):
         sizes += [(picture.shape[0], picture.shape[1]) for picture in pictures]
-        for own, head in zip(patch_scores, heads, strict=True):
-            own.extend(head.patch_scores(batch).cpu())
+        for scores, own in zip(patch_scores, heads, strict=True):
+            for epoch, head in own.items():
+                scores[epoch].extend(head(batch).cpu())
 
     masks = [_mask(picture, size) for picture, size in zip(test, sizes, strict=True)]
     figures = []
     for index, seed in enumerate(seeds):
         report(index, len(seeds), "figures")
-        figures.append(_figures(seed, patch_scores[index], labels, masks, config, seconds[index]))
+        figures.append(_judge(seed, patch_scores[index], labels, masks, config, seconds[index]))
     report(len(seeds), len(seeds), "figures")
     return PaperResult(
         config=dataclasses.replace(config, seed=seeds[0]),
@@ -184,6 +217,19 @@ def paper_protocol(
         seeds=tuple(figures),
         seconds=time.monotonic() - started,
     )
+
+
+def _heads(features: Tensor, config: SimpleNetConfig, device: torch.device) -> dict[int, FusedHead]:
+    """Train, and give by epoch what scores after it: of JUDGED_EPOCHS at most, evenly up to the last."""
+    stride = math.ceil(config.epochs / JUDGED_EPOCHS)
+    heads: dict[int, FusedHead] = {}
+
+    def keep(epoch: Epoch) -> None:
+        if (epoch.epochs - epoch.index) % stride == 0:
+            heads[epoch.index] = epoch.model.fused()
+
+    train_model(features, config, device=device, on_epoch=keep)
+    return heads
 
 
 def patch_batches(
@@ -212,26 +258,40 @@ def _mask(picture: LabelledPicture, size: tuple[int, int]) -> NDArray[np.bool_] 
     return mask if mask.any() else None
 
 
-def _figures(
+def _judge(
     seed: int,
-    patch_scores: Sequence[Tensor],
+    patch_scores: Mapping[int, Sequence[Tensor]],
     labels: Sequence[bool],
     masks: Sequence[NDArray[np.bool_] | None],
     config: SimpleNetConfig,
     seconds: float,
 ) -> SeedFigures:
-    scores = image_scores(torch.stack(list(patch_scores)), config.top_patches).numpy()
-    known = [index for index, mask in enumerate(masks) if mask is not None]
-    own = [mask for mask in masks if mask is not None]
-    maps = _Maps([patch_scores[index] for index in known], [mask.shape for mask in own], config)
-    some_masked = any(mask.any() for mask in own)
-    return SeedFigures(
-        seed=seed,
-        image_auroc=image_auroc(scores, labels),
-        pixel_auroc=pixel_auroc(maps, own) if some_masked else None,
-        aupro=aupro(maps, own) if some_masked else None,
-        training_seconds=seconds,
-    )
+    """Figure one training from its patch scores by epoch; pixels only for the last and the best epoch."""
+    aurocs = {
+        epoch: image_auroc(image_scores(torch.stack(list(own)), config.top_patches).numpy(), labels)
+        for epoch, own in patch_scores.items()
+    }
+    last = max(aurocs)
+    best = max(aurocs, key=lambda epoch: (aurocs[epoch], epoch))
+    figures = {
+        epoch: EpochFigures(
+            epoch=epoch, image_auroc=aurocs[epoch], **_pixel_figures(patch_scores[epoch], masks, config)
+        )
+        for epoch in {last, best}
+    }
+    return SeedFigures(**vars(figures[last]), seed=seed, training_seconds=seconds, best_on_test=figures[best])
+
+
+def _pixel_figures(
+    patch_scores: Sequence[Tensor], masks: Sequence[NDArray[np.bool_] | None], config: SimpleNetConfig
+) -> dict[str, float | None]:
+    """Figure over the pictures with a known mask; None where nothing is marked."""
+    known = [(scores, mask) for scores, mask in zip(patch_scores, masks, strict=True) if mask is not None]
+    own = [mask for _, mask in known]
+    if not any(mask.any() for mask in own):
+        return {"pixel_auroc": None, "aupro": None}
+    maps = _Maps([scores for scores, _ in known], [mask.shape for mask in own], config)
+    return {"pixel_auroc": pixel_auroc(maps, own), "aupro": aupro(maps, own)}
 
 
 class _Maps(Sequence[NDArray[np.float32]]):
@@ -270,6 +330,20 @@ class _Maps(Sequence[NDArray[np.float32]]):
 
 def _ignore(_done: int, _total: int, _what: str) -> None:
     pass
+
+
+def spreads(figures: Sequence[Figures]) -> Spreads:
+    """Give each figure over the seeds; one that any of them lacks is None."""
+    return Spreads(
+        image_auroc=spread([one.image_auroc for one in figures]),
+        pixel_auroc=_known([one.pixel_auroc for one in figures]),
+        aupro=_known([one.aupro for one in figures]),
+    )
+
+
+def _known(values: Sequence[float | None]) -> Spread | None:
+    numbers = [value for value in values if value is not None]
+    return spread(numbers) if len(numbers) == len(values) else None
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -320,6 +320,15 @@ def test_study_is_followed_to_its_model_by_a_worker_of_its_own(
     assert "Backbone: drawnet from the product itself" in progress
 
 
+@pytest.fixture
+def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten epochs of 2 steps instead of 50: these tests are about what is read and said."""
+    from engine.config import SimpleNetConfig
+
+    monkeypatch.setitem(SimpleNetConfig.__init__.__kwdefaults__, "steps_per_epoch", 2)
+
+
+@pytest.mark.usefixtures("short_trainings")
 def test_benchmark_of_novelty_prints_a_line_per_class_and_says_the_backbone(
     simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -341,6 +350,73 @@ def test_benchmark_of_novelty_refuses_a_folder_without_classes(
     answer = simplenet("benchmark", "novelty", tmp_path)
     assert answer.exit_code == ExitCode.ERROR
     assert "train/<class> and test/<class>" in answer.stderr
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_benchmark_of_mvtec_sets_the_published_figure_beside_known_categories_only(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("screw", "bottle"):
+        make_folder(f"set/{name}", train=4, test_normal=3, defects={"scratch": 3})
+    options = ("--seeds", 1, "--size", 64)
+    answer = simplenet("benchmark", "mvtec", tmp_path / "set", *options)
+    assert answer.exit_code == ExitCode.OK, answer.stderr
+    lines = answer.stdout.splitlines()
+    first_words = [line.split()[0] for line in lines if line]
+    assert first_words[:8] == ["last", "bottle", "screw", "mean", "best", "bottle", "screw", "mean"]
+    assert lines[5].endswith("published image AUROC")
+    assert [line.split()[-1] for line in lines[6:9]] == ["1.000", "0.982", "0.991"]
+    assert "best epoch on test (as published code reports; chosen on the test set)" in answer.stdout
+    assert "CVPR 2023" in answer.stdout
+
+    told = _json(simplenet("benchmark", "mpdd", tmp_path / "set" / "screw", *options, "--json"))
+    assert isinstance(told, dict)
+    assert list(told) == ["screw"]
+    assert "published" not in told["screw"]
+    one = told["screw"]["seeds"][0]
+    assert told["screw"]["image_auroc"]["mean"] == one["image_auroc"] <= one["best_on_test"]["image_auroc"]
+    assert "CVPR" not in simplenet("benchmark", "mpdd", tmp_path / "set" / "screw", *options).stdout
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_benchmark_of_visa_counts_masks_of_small_class_numbers(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_folder(train=4, test_normal=3, defects={"bad": 3})
+    root = tmp_path / "visa"
+    rows = ["object,split,label,image,mask"]
+    for picture in sorted(source.glob("t*/*/*.png")):
+        split, kind = picture.parts[-3:-1]
+        name = f"candle/Data/Images/{'Normal' if kind == 'good' else 'Anomaly'}/{split}{picture.stem}.JPG"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(picture) as pixels:
+            pixels.save(root / name)
+        mask = ""
+        if kind == "bad":
+            mask = f"candle/Data/Masks/Anomaly/{picture.stem}.png"
+            (root / mask).parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(source / "ground_truth" / "bad" / f"{picture.stem}_mask.png") as marked:
+                marked.point(lambda value: value // 85).save(root / mask)
+        rows.append(f"candle,{split},{'normal' if kind == 'good' else 'anomaly'},{name},{mask}")
+    (root / "split_csv").mkdir()
+    (root / "split_csv" / "1cls.csv").write_text("\n".join(rows), encoding="utf-8")
+    told = _json(simplenet("benchmark", "visa", root, "--seeds", 1, "--size", 64, "--json"))
+    assert isinstance(told, dict)
+    candle = told["candle"]
+    assert (candle["train_pictures"], candle["test_pictures"], candle["masked_pictures"]) == (4, 6, 3)
+    assert candle["pixel_auroc"]["mean"] > 0.5
+
+
+@pytest.mark.usefixtures("short_trainings")
+def test_benchmark_says_what_a_category_lacks(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder("01", train=4, test_normal=3, defects={"ko": 3})
+    (folder / "ground_truth" / "ko" / "001_mask.png").unlink()
+    answer = simplenet("benchmark", "btad", folder, "--seeds", 1, "--size", 64)
+    assert answer.exit_code == ExitCode.OK, answer.stderr
+    assert "01: Anomalous pictures without a mask (1): test/ko/001.png." in answer.stderr
+    assert "split_csv/1cls.csv" in _refused(simplenet("benchmark", "visa", folder))
 
 
 def test_backbones_are_listed_with_licence_and_place(simplenet: Simplenet, home: Path) -> None:
