@@ -9,10 +9,13 @@
   first, with the same outcome at up to 36 times the memory.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,15 +85,14 @@ class FeatureExtractor(nn.Module):
         """Lay pictures on a canvas and normalise them as this backbone was pretrained.
 
         Returns:
-            (B, 3, *fitting(height, width)) float32, on the CPU.
+            (B, 3, *fitting(height, width)) float32, on the CPU, channels last in memory.
         """
         height, width = self.fitting(height, width)
-        return torch.stack(
-            [
-                preprocess(image, height, width, resize=resize, mean=self.mean, std=self.std)
-                for image in images
-            ]
-        )
+        prepared = [
+            preprocess(image, height, width, resize=resize, mean=self.mean, std=self.std) for image in images
+        ]
+        # Channels stay last in memory, where decoded pictures have them and the kernels want them.
+        return torch.stack([picture.permute(1, 2, 0) for picture in prepared]).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> dict[int, Tensor]:
@@ -253,13 +255,67 @@ def aggregate(
     if feature_dim is None:
         pooled = [upsample(neighbourhood_mean(maps[layer], patch_size), grid) for layer in layers]
         return torch.cat(pooled, dim=1).permute(0, 2, 3, 1).contiguous()
-    layer_dim = layer_dim or feature_dim
-    pooled = [upsample(_pool_neighbourhood(maps[layer], patch_size, layer_dim), grid) for layer in layers]
-    rows = torch.cat(pooled, dim=1).permute(0, 2, 3, 1)  # (B, h, w, layers × layer_dim)
-    shape = rows.shape[:-1]
-    return F.adaptive_avg_pool1d(rows.reshape(-1, 1, rows.shape[-1]), feature_dim).reshape(
-        *shape, feature_dim
+    first = maps[layers[0]]
+    features = first.new_zeros(len(first), feature_dim, *grid).to(memory_format=torch.channels_last)
+    poolings = _poolings(
+        tuple(maps[layer].shape[1] for layer in layers),
+        patch_size,
+        layer_dim or feature_dim,
+        feature_dim,
+        first.device,
     )
+    for layer, pooling in zip(layers, poolings, strict=True):
+        values = F.conv2d(maps[layer], pooling.weight, padding=patch_size // 2, groups=pooling.groups)
+        features[:, pooling.rows] += upsample(values, grid)
+    return features.permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class _Pooling:
+    """What a layer gives to the patch features, as a convolution of its map."""
+
+    rows: slice  # of the features
+    weight: Tensor  # (rows, C / groups, patch_size, patch_size)
+    groups: int
+
+
+@lru_cache(maxsize=16)
+def _poolings(
+    channels: tuple[int, ...], patch_size: int, layer_dim: int, feature_dim: int, device: torch.device
+) -> tuple[_Pooling, ...]:
+    """Put both adaptive poolings of the paper into one convolution per layer.
+
+    The first averages runs of a neighbourhood's channels and positions to `layer_dim` numbers, the second runs of
+    all layers' numbers to `feature_dim`. Runs are short, so each number comes from few channels: where channels and
+    numbers divide alike, the convolution falls into many small groups.
+    """
+    means = [_runs(count * patch_size**2, layer_dim) for count in channels]
+    poolings = []
+    # Per feature, the numbers that it averages: of one layer, at most of two.
+    features = _runs(len(channels) * layer_dim, feature_dim)
+    for index, count in enumerate(channels):
+        low, high = index * layer_dim, (index + 1) * layer_dim
+        own = [row for row, (start, stop) in enumerate(features) if start < high and stop > low]
+        weight = np.zeros((len(own), count * patch_size**2), np.float32)
+        for place, row in enumerate(own):
+            start, stop = features[row]
+            for number in range(max(start, low), min(stop, high)):
+                begin, end = means[index][number - low]
+                weight[place, begin:end] += 1 / ((end - begin) * (stop - start))
+        groups = math.gcd(count, len(own))
+        blocks = weight.reshape(groups, len(own) // groups, groups, -1)
+        diagonal = blocks[np.arange(groups), :, np.arange(groups)]
+        if np.count_nonzero(diagonal) != np.count_nonzero(blocks):  # runs reach across the groups' borders
+            groups, diagonal = 1, blocks
+        kernel = torch.from_numpy(diagonal.reshape(len(own), count // groups, patch_size, patch_size).copy())
+        kernel = kernel.to(device, memory_format=torch.channels_last)
+        poolings.append(_Pooling(slice(own[0], own[-1] + 1), kernel, groups))
+    return tuple(poolings)
+
+
+def _runs(length: int, outputs: int) -> list[tuple[int, int]]:
+    """Give start and stop of what each output of an adaptive average pooling averages."""
+    return [(row * length // outputs, -(-(row + 1) * length // outputs)) for row in range(outputs)]
 
 
 def neighbourhood_mean(values: Tensor, patch_size: int) -> Tensor:
@@ -274,19 +330,6 @@ def upsample(values: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     if values.shape[-2:] == tuple(size):
         return values
     return F.interpolate(values, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def _pool_neighbourhood(values: Tensor, patch_size: int, dim: int) -> Tensor:
-    """Pool every neighbourhood of (B, C, h, w), channel by channel, to `dim` numbers: (B, dim, h, w)."""
-    batch, channels, height, width = values.shape
-    if dim == channels:  # each number is then one channel's mean
-        return neighbourhood_mean(values, patch_size)
-    # One picture at a time: an unfolded map is patch_size² times the map.
-    pooled = []
-    for picture in torch.split(values, 1):
-        patches = F.unfold(picture, patch_size, padding=patch_size // 2)  # (1, C × p × p, h × w)
-        pooled.append(F.adaptive_avg_pool1d(patches.transpose(1, 2), dim).transpose(1, 2))
-    return torch.cat(pooled).reshape(batch, dim, height, width)
 
 
 def extract(

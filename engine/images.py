@@ -81,14 +81,15 @@ def preprocess(
         resize: one of `engine.geometry.RESIZES`.
         mean, std: of the backbone's pretraining, for values between 0 and 1.
     Returns:
-        (3, height, width) float32.
+        (3, height, width) float32, channels last in memory.
     """
     import torch  # only here: a page that shows pictures need not wait seconds for it
 
     image = on_canvas(image, (height, width), resize)
-    scale = 1 / (255 * np.asarray(std, dtype=np.float32))
-    shift = np.asarray(mean, dtype=np.float32) / np.asarray(std, dtype=np.float32)
-    return torch.from_numpy(np.ascontiguousarray((image * scale - shift).transpose(2, 0, 1)))
+    scale = 1 / (255 * torch.tensor(std))
+    shift = torch.tensor(mean) / torch.tensor(std)
+    pixels = torch.from_numpy(image.astype(np.float32, order="C"))
+    return pixels.mul_(scale).sub_(shift).permute(2, 0, 1)
 
 
 def _open(data: bytes, name: str) -> Image.Image:

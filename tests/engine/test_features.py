@@ -65,6 +65,31 @@ def test_averaging_first_equals_upsampling_first(patch: int, layers: list[int]) 
     )
 
 
+@pytest.mark.parametrize(("layer_dim", "dim"), [(24, 24), (10, 7), (36, 50), (5, 31), (96, 48)])
+@pytest.mark.parametrize("layers", [[2, 3], [1, 2, 3], [3]])
+def test_pooling_by_convolution_equals_both_adaptive_poolings(
+    layers: list[int], layer_dim: int, dim: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = {
+        layer: torch.randn(2, channels, side, side + 1, generator=generator)
+        for layer, channels, side in ((1, 6, 8), (2, 8, 8), (3, 12, 4))
+    }
+    rows = []
+    for layer in layers:
+        patches = F.unfold(maps[layer], 3, padding=1).transpose(1, 2)
+        pooled = F.adaptive_avg_pool1d(patches, layer_dim).transpose(1, 2)
+        pooled = pooled.reshape(2, layer_dim, *maps[layer].shape[-2:])
+        size = maps[layers[0]].shape[-2:]
+        rows.append(F.interpolate(pooled, size=size, mode="bilinear", align_corners=False))
+    together = torch.cat(rows, dim=1).permute(0, 2, 3, 1)
+    expected = F.adaptive_avg_pool1d(together.flatten(0, 2)[:, None], dim)[:, 0].reshape(
+        *together.shape[:3], dim
+    )
+    found = aggregate(maps, layers, 3, dim, layer_dim=layer_dim)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_pooling_to_the_number_of_channels_is_the_channel_mean() -> None:
     maps = {2: torch.randn(2, 8, 6, 6), 3: torch.randn(2, 8, 3, 3)}
     torch.testing.assert_close(aggregate(maps, (2, 3), 3, 16, layer_dim=8), aggregate(maps, (2, 3), 3))
