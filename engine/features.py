@@ -258,7 +258,7 @@ def aggregate(
     first = maps[layers[0]]
     features = first.new_zeros(len(first), feature_dim, *grid).to(memory_format=torch.channels_last)
     poolings = _poolings(
-        tuple(maps[layer].shape[1] for layer in layers),
+        tuple(int(maps[layer].shape[1]) for layer in layers),
         patch_size,
         layer_dim or feature_dim,
         feature_dim,

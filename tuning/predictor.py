@@ -112,15 +112,20 @@ def score_files(
     dataset_name: str,
     paths: Sequence[Path],
     *,
+    runtime: str = "torch",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Iterator[ScoredFile | UnscoredFile]:
     """Score files with the dataset's champion, one by one; a file that is no picture does not stop the others.
 
+    Args:
+        runtime: "torch", or "openvino": compiled first, in the setting's precision, then faster on many CPUs; scores
+            differ by rounding.
     Raises:
         NoChampion: there is no model to score with.
+        DeviceUnavailable: OpenVINO is not installed.
     """
     model = champion(workspace, dataset_name)
-    loaded = detector(workspace, model)
+    loaded = detector(workspace, model) if runtime == "torch" else _compiled(workspace, model)
     threshold = calibration_of(model).threshold
     for done, path in enumerate(paths):
         if progress is not None:
@@ -151,6 +156,13 @@ def detector(workspace: Workspace, model: Model) -> Detector:
     """The model itself, loaded from MLflow's registry and kept in memory (the two used last)."""
     folder = Tracking(workspace.settings).checkpoint_folder(model.dataset_name, model.version)
     return _load(folder, workspace.settings.device)
+
+
+def _compiled(workspace: Workspace, model: Model) -> Detector:
+    from engine.openvino import OpenVinoDetector
+
+    folder = Tracking(workspace.settings).checkpoint_folder(model.dataset_name, model.version)
+    return OpenVinoDetector(_load(folder, "cpu"), workspace.settings.precision)
 
 
 @lru_cache(maxsize=2)

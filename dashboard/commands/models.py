@@ -21,6 +21,13 @@ Name = Annotated[str, typer.Argument(metavar="DATASET", help="Name of the datase
 OPACITY = 0.6  # of the overlays written to files
 
 
+class Runtime(StrEnum):
+    """What computes the scores."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
 class RoleName(StrEnum):
     """Which pictures to draw heatmaps of; storage.records.Role again, for a fast `--help`."""
 
@@ -91,6 +98,12 @@ def score(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the heatmaps; made when it is new.", file_okay=False)
     ] = None,
+    runtime: Annotated[
+        Runtime,
+        typer.Option(
+            help="What computes. openvino (an extra) is faster on many CPUs; its scores differ by rounding."
+        ),
+    ] = Runtime.TORCH,
     as_json: AsJson = False,
 ) -> None:
     """Score pictures with the champion: score, decision and, with --out, the heatmap of each."""
@@ -101,7 +114,7 @@ def score(
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     with reporting.progress_bar("Scoring") as progress:
-        for item in predictor.score_files(workspace, name, images, progress=progress):
+        for item in predictor.score_files(workspace, name, images, runtime=runtime.value, progress=progress):
             if isinstance(item, predictor.UnscoredFile):
                 failed.append({"image": item.path, "error": item.error})
                 continue

@@ -261,6 +261,9 @@ def test_score_of_a_file_is_that_of_the_dataset(
     assert scored[0]["score"] == pytest.approx(row["score"], rel=1e-4)
     assert scored[0]["decision"] == row["decision"]
     assert Path(scored[0]["heatmap"]).is_file()
+    compiled = _json(simplenet("score", "parts", file, "--runtime", "openvino", "--json"))
+    assert isinstance(compiled, list)
+    assert compiled[0]["score"] == pytest.approx(row["score"], rel=1e-3)
 
 
 def test_score_refuses_what_is_no_picture(simplenet: Simplenet, studied_home: Path, tmp_path: Path) -> None:
