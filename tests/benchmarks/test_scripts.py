@@ -1,0 +1,80 @@
+"""The measurements run to their end on small inputs, and say what they measured."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import growth, inference, training
+
+
+@pytest.mark.parametrize("source", [[], ["--random", "--backbone", "test_resnet"]])
+def test_inference_tells_times_and_ratios(
+    source: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--size", "64", "--members", "2", "--width", "16", "--feature-dim", "40", "--rounds", "1"]
+    inference.main([*source, *small, "--json", str(tmp_path / "results" / "inference.json")])
+    told = json.loads((tmp_path / "results" / "inference.json").read_text())
+    assert told["config"]["backbone"] == (source[-1] if source else "drawnet")
+    assert [one["pictures"] for one in told["batches"]] == [1, 8]
+    for one in told["batches"]:
+        times = one["milliseconds_per_picture"]
+        assert min(times.values()) > 0
+        assert one["ratios"]["naive / ours, fp32"] == times["naive"] / times["ours fp32"]
+        assert one["largest_difference_of_maps"] < 1e-4
+    assert "| naive / ours, fp32 | " in capsys.readouterr().out
+
+
+def test_training_sets_ours_beside_published_and_naive(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(train=9, test_normal=3, defects={"square": 3})
+    few = ["--epochs", "1", "2", "--published-epochs", "3", "--naive-epochs", "2", "--seeds", "1"]
+    training.main(["--data", str(folder), "--size", "64", *few, "--json", str(tmp_path / "training.json")])
+    told = json.loads((tmp_path / "training.json").read_text())
+    assert told["pictures"] == {"train": 9, "test": 6}
+    assert list(told["settings"]) == [
+        "ours, 1 epoch",
+        "ours, 2 epochs",
+        "ours, one member, 10 epochs",
+        "published, 3 epochs, features computed once",
+    ]
+    for row in told["settings"].values():
+        assert len(row["seconds"]) == len(row["image_auroc"]) == 1
+        assert all(0 <= auroc <= 1 for auroc in row["image_auroc"])
+        for later, first in zip(row["seconds"], row["seconds_with_features"], strict=True):
+            assert first == later + told["feature_seconds"]
+    assert min(told["settings"]["ours, 2 epochs"]["image_auroc"]) > 0.6  # the bright squares are seen
+    naive = told["naive"]
+    assert naive["extrapolated_training_seconds"] == 3 * naive["training_seconds_per_epoch"] > 0
+    assert "| naive, 3 epochs: extrapolated from 2 |" in capsys.readouterr().out
+
+
+def test_training_needs_test_pictures_of_both_labels(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        training.main(["--data", str(make_folder(train=2, test_normal=1))])
+    assert "lacks training pictures, or test pictures of both labels" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from Linux's /proc")
+def test_growth_measures_a_point_in_a_process_of_its_own(tmp_path: Path) -> None:
+    few = ["--pictures", "10", "--sides", "--backbones", "--epochs", "1", "--rounds", "1"]
+    growth.main([*few, "--json", str(tmp_path / "growth.json"), "--plot", str(tmp_path / "growth.png")])
+    (point,) = json.loads((tmp_path / "growth.json").read_text())["sweeps"]["pictures"]
+    assert (point["pictures"], point["side"], point["backbone"]) == (10, 256, "drawnet")
+    assert list(point["phases"]) == ["features", "training", "scoring"]
+    assert all(phase["seconds"] > 0 for phase in point["phases"].values())
+    assert all(phase["peak_mib"] > 0.9 * point["held_before_mib"] for phase in point["phases"].values())
+    with Image.open(tmp_path / "growth.png") as drawn:
+        assert drawn.width > 300
+
+
+def test_growth_with_nothing_to_measure_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        growth.main(["--pictures", "--sides", "--backbones"])
+    assert "give at least one of --pictures" in capsys.readouterr().err
