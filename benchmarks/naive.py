@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from engine.backbones.resolve import Backbone, build
-from engine.config import SimpleNetConfig
+from engine.config import PUBLISHED, SimpleNetConfig
 from engine.images import RGB, decode
 from engine.scoring import Scored
 from engine.simplenet import SimpleNet
@@ -38,17 +38,7 @@ BATCH = 8  # whole pictures per step, as published
 
 def published_config(**changes: Any) -> SimpleNetConfig:
     """Give the published settings but for backbone, layers and size; an epoch is a pass over the pictures."""
-    published = {
-        "members": 1,
-        "discriminator_width": 1024,
-        "epochs": 160,
-        "adaptor_lr": 1e-4,
-        "discriminator_lr": 2e-4,
-        "final_lr": 1.0,
-        "average_decay": 0.0,
-        "top_patches": 1,
-    }
-    return SimpleNetConfig.from_json({**published, **changes})
+    return SimpleNetConfig.from_json({**PUBLISHED, **changes})
 
 
 class NaiveBackbone(nn.Module):

@@ -27,6 +27,25 @@ NOISES = {
     "low_frequency": "smooth over squares of 8 × 8 neighbouring patches, on the half that a smooth mask leaves",
 }
 
+# What the published code sets where the defaults differ: README and main.py of the paper's repository.
+PUBLISHED: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "members": 1,
+        "discriminator_width": 1024,
+        "epochs": 160,
+        "adaptor_lr": 1e-4,
+        "discriminator_lr": 2e-4,
+        "final_lr": 1.0,
+        "average_decay": 0.0,
+        "top_patches": 1,
+    }
+)
+# The same for pictures and features: shorter side 329, middle 288, 1536 numbers from WideResNet-50.
+PUBLISHED_INPUT: Mapping[str, Any] = types.MappingProxyType(
+    {"height": 288, "width": 288, "resize": "crop", "feature_dim": 1536}
+)
+PUBLISHED_BATCH = 8  # whole pictures per step
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimpleNetConfig:
@@ -125,6 +144,23 @@ class SimpleNetConfig:
             if not _is_a(value, wanted):
                 name = wanted.__name__ if isinstance(wanted, type) and wanted is not tuple else str(wanted)
                 raise InvalidConfig(f"{field} is {value!r}; it must be of type {name}. Change {field}.")
+
+    @classmethod
+    def published(cls, pictures: int, **changes: Any) -> Self:
+        """Give the published settings, with an epoch that is one pass over the training pictures.
+
+        Args:
+            pictures: that train.
+            changes: fields that shall differ.
+        Raises:
+            InvalidConfig: as on construction.
+        """
+        config = cls.from_json({**PUBLISHED, **PUBLISHED_INPUT, **changes})
+        stride = 2 ** (config.layers[0] + 1)
+        patches = -(-config.height // stride) * -(-config.width // stride)
+        steps = max(1, -(-pictures // PUBLISHED_BATCH))
+        batch = {"steps_per_epoch": steps, "batch_patches": min(pictures, PUBLISHED_BATCH) * patches}
+        return cls.from_json({**config.to_json(), **batch, **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields as a dictionary of JSON values, in order."""

@@ -185,9 +185,21 @@ def layer_choices(name: str) -> tuple[tuple[int, ...], ...]:
     stages, isotropic = _described(at_hand(name).name)
     if not isotropic:
         return STAGE_CHOICES
-    by_stage = {stage: max(1, len(stages) * stage // 4) for stage in (1, 2, 3)}
-    choices = (tuple(sorted({by_stage[stage] for stage in choice})) for choice in STAGE_CHOICES)
-    return tuple(dict.fromkeys(choices))
+    return tuple(dict.fromkeys(_in_place_of(choice, len(stages)) for choice in STAGE_CHOICES))
+
+
+def default_layers(name: str) -> tuple[int, ...]:
+    """Give the paper's layers 2 and 3, or a transformer's blocks in their place.
+
+    Raises:
+        UnknownBackbone: as `stages_of`.
+    """
+    stages, isotropic = _described(at_hand(name).name)
+    return _in_place_of((2, 3), len(stages)) if isotropic else (2, 3)
+
+
+def _in_place_of(choice: Sequence[int], blocks: int) -> tuple[int, ...]:
+    return tuple(sorted({max(1, blocks * stage // 4) for stage in choice}))
 
 
 @lru_cache(maxsize=64)

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", min_length=1)  # "auto", "cpu", "cuda", "cuda:0", "mps"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
+    # Of a trial's training features; more of them lie in a file and are read from there.
+    features_gb: float = Field(default=4.0, gt=0)
+
     workers: int = Field(default=1, ge=0, le=1024)  # processes that run studies
     lease_seconds: float = Field(default=60, gt=0)  # so long without heartbeat frees a study
     heartbeat_seconds: float = Field(default=5, gt=0)

@@ -1,5 +1,7 @@
 """The features of a study's pictures: computed once per version, backbone and size, then read from the cache."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -11,6 +13,8 @@ from engine.config import SimpleNetConfig
 from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import PREPROCESSING
 from engine.synthetic import PLANTING
+from storage.atomic_files import TEMPORARY_PREFIX
+from storage.errors import FeatureCacheError
 from storage.feature_cache import CachedFeatures, FeatureKey
 from storage.records import DatasetVersion
 from storage.workspace import Workspace
@@ -67,11 +71,16 @@ def cached_features(
     return workspace.features.write(key, [picture.key for picture in pictures], shapes, batches())
 
 
-def patch_features(cached: CachedFeatures, pictures: Sequence[Picture], config: SimpleNetConfig) -> Tensor:
+def patch_features(
+    workspace: Workspace, cached: CachedFeatures, pictures: Sequence[Picture], config: SimpleNetConfig
+) -> Tensor:
     """Aggregate the cached maps of `pictures` to the patch features that `config` asks for.
 
     Returns:
-        (N, h, w, D) float16 on the CPU: half the memory, and no finer than the cache they come from.
+        (N, h, w, D) float16 on the CPU: half the memory, and no finer than the cache they come from. More than the
+        setting `features_gb` lie in a file.
+    Raises:
+        FeatureCacheError: the disk has no room for that file.
     """
     rows = [cached.rows[picture.key] for picture in pictures]
     features = torch.empty(0)
@@ -85,6 +94,26 @@ def patch_features(cached: CachedFeatures, pictures: Sequence[Picture], config: 
         if (
             start == 0
         ):  # the backbone decides the shape; one allocation, because joining parts would hold them twice
-            features = torch.empty(len(rows), *batch.shape[1:], dtype=torch.float16)
+            features = room(torch.Size((len(rows), *batch.shape[1:])), workspace)
         features[start : start + len(chosen)] = batch
     return features
+
+
+def room(shape: torch.Size, workspace: Workspace) -> Tensor:
+    """Room for half-precision features: in memory, or in a file that the system reads and writes in parts."""
+    size, folder = 2 * shape.numel(), workspace.features.folder
+    if size <= workspace.settings.features_gb * 1e9:
+        return torch.empty(shape, dtype=torch.float16)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX) as file:
+        try:
+            os.posix_fallocate(
+                file.fileno(), 0, size
+            )  # a full disk is an error here, a crash at the first write
+        except OSError as error:
+            raise FeatureCacheError(
+                f"Patch features of {shape[0]} pictures need {size / 1e9:.1f} GB in {folder} ({error.strerror}). Free "
+                "some space, move SIMPLENET_HOME to a larger disk, or raise SIMPLENET_FEATURES_GB "
+                f"({workspace.settings.features_gb:g}) if memory allows."
+            ) from error
+        # The mapping outlives the name: whatever ends the process, nothing is left behind.
+        return torch.from_file(file.name, shared=True, size=shape.numel(), dtype=torch.float16).reshape(shape)

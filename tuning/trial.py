@@ -62,7 +62,7 @@ def run_trial(
         EngineError: training diverged, or a figure is undefined.
     """
     started = time.monotonic()
-    validation = patch_features(data.cached, data.pictures.validation, config)
+    validation = patch_features(data.workspace, data.cached, data.pictures.validation, config)
     labels = np.array([picture.anomalous for picture in data.pictures.validation])
     small_masks = _masks(data, config) if data.objective.needs_masks else []
     last_value = float("nan")
@@ -75,7 +75,10 @@ def run_trial(
         on_epoch(epoch.index, epoch.epochs, epoch.loss, last_value)
 
     head = train(
-        patch_features(data.cached, data.pictures.train, config), config, device=data.device, on_epoch=judge
+        patch_features(data.workspace, data.cached, data.pictures.train, config),
+        config,
+        device=data.device,
+        on_epoch=judge,
     )
     calibration = _calibrate(data, head, config)
     scores, patches = score_patches(head, validation, config, data.device)
@@ -129,7 +132,7 @@ def trial_config(base: SimpleNetConfig, params: dict[str, object]) -> SimpleNetC
 
 
 def _calibrate(data: TrialData, head: SimpleNet, config: SimpleNetConfig) -> Calibration:
-    features = patch_features(data.cached, data.pictures.calibration, config)
+    features = patch_features(data.workspace, data.cached, data.pictures.calibration, config)
     scores, patches = score_patches(head, features, config, data.device)
     sizes = [(picture.image.height, picture.image.width) for picture in data.pictures.calibration]
     return calibrate(scores, _maps(patches, config, sizes), data.false_reject_rate)

@@ -9,6 +9,8 @@ import typer
 from dashboard import wording
 from dashboard.commands import reporting
 from dashboard.commands.reporting import command
+from dashboard.commands.studies import Resize, knob, numbers, pixels
+from dashboard.errors import BadOption
 
 if TYPE_CHECKING:
     from engine.backbones.resolve import Backbone
@@ -34,8 +36,38 @@ published code reports. Both stand beside published tables; they are no sealed t
 """
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Trainings per category or class, with seeds 0, 1, …")]
-Layers = Annotated[str, typer.Option(help="Backbone stages.")]
-Size = Annotated[int, typer.Option(min=32, help="Side that pictures are resized to, pixels.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Backbone stages, or a transformer's blocks. Default: 2,3, or the blocks in their place."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS", help='Side that pictures are resized to, or "HEIGHTxWIDTH". Default: 256.'
+    ),
+]
+Resizing = Annotated[
+    Resize | None,
+    typer.Option(help="How pictures of other proportions are laid on that size. Default: squash."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KNOB=VALUE",
+        help='Another setting of the engine, such as "members=1". Repeat it for more.',
+    ),
+]
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="The paper's own settings: middle 288 of 329 pixels, 1536 features, one member, 160 passes over the "
+        "pictures. Hours on a CPU.",
+    ),
+]
 BackboneName = Annotated[
     str | None,
     typer.Option(
@@ -70,27 +102,30 @@ def _set_command(name: str, folder_help: str) -> Callable[..., None]:
     def benchmark(
         root: Annotated[Path, typer.Argument(help=folder_help, exists=True, file_okay=False)],
         seeds: Seeds = 3,
-        layers: Layers = "2,3",
-        size: Size = 256,
+        layers: Layers = None,
+        size: Size = None,
+        resize: Resizing = None,
+        changes: Set = None,
+        published: Published = False,
         backbone: BackboneName = None,
         weights: Weights = None,
         as_json: AsJson = False,
     ) -> None:
-        from dashboard.commands.studies import numbers
         from storage.published_sets import read_set
         from tuning.published_figures import table
 
         settings = reporting.read_settings()
-        stages = numbers(layers, "--layers")
+        fields = _fields(layers, size, resize, changes)
         categories = read_set(name, root)
         for category, layout in categories.items():
             for note in layout.notes:
                 reporting.say(f"{category}: {note}")
         found = _backbone(settings, backbone or "auto", weights)
+        _complete(fields, found)
         results = {}
         for category, layout in categories.items():
             with reporting.progress_bar(category) as progress:
-                results[category] = _measure(layout, settings, seeds, stages, size, found, progress)
+                results[category] = _measure(layout, settings, seeds, fields, published, found, progress)
         rows = table(results, published=name == "mvtec")
         reporting.answer(rows, as_json=as_json, text=_text(rows, seeds))
 
@@ -104,8 +139,10 @@ def novelty(
         typer.Argument(help="A folder with train/<class> and test/<class>.", exists=True, file_okay=False),
     ],
     seeds: Seeds = 3,
-    layers: Layers = "2,3",
-    size: Size = 256,
+    layers: Layers = None,
+    size: Size = None,
+    resize: Resizing = None,
+    changes: Set = None,
     backbone: BackboneName = None,
     weights: Weights = None,
     as_json: AsJson = False,
@@ -114,14 +151,14 @@ def novelty(
 
     No choice is made on the test pictures. These figures stand beside published tables; they are no sealed test.
     """
-    from dashboard.commands.studies import numbers
     from engine.config import SimpleNetConfig
     from tuning.novelty import novelty, read_classes
 
     settings = reporting.read_settings()
+    fields = _fields(layers, size, resize, changes)
     classes = read_classes(root)
     found = _backbone(settings, backbone or "auto", weights)
-    config = SimpleNetConfig(backbone=found.name, layers=numbers(layers, "--layers"), height=size, width=size)
+    config = SimpleNetConfig.from_json(_complete(fields, found))
     with reporting.progress_bar(root.name) as progress:
         result = novelty(
             classes,
@@ -145,6 +182,44 @@ def novelty(
     reporting.answer(result.to_json(), as_json=as_json, text=text)
 
 
+def _fields(
+    layers: str | None, size: str | None, resize: Resize | None, changes: list[str] | None
+) -> dict[str, Any]:
+    """The fields of a configuration that were asked for.
+
+    Raises:
+        BadOption: one can't be read, or a knob has several values.
+    """
+    fields: dict[str, Any] = {}
+    for change in changes or []:
+        name, values = knob(change, "--set")
+        if len(values) > 1:
+            raise BadOption(f"--set '{change}' gives {len(values)} values; a benchmark takes one. Give one.")
+        fields[name] = values[0]
+    if layers is not None:
+        fields["layers"] = numbers(layers, "--layers")
+    if size is not None:
+        fields["height"], fields["width"] = pixels(size)
+    if resize is not None:
+        fields["resize"] = resize.value
+    return fields
+
+
+def _complete(fields: dict[str, Any], backbone: "Backbone") -> dict[str, Any]:
+    """Add the backbone, and the layers to take of it; refuse what is no setting before any picture is read.
+
+    Raises:
+        InvalidConfig: a setting is unknown or out of its range.
+    """
+    from engine.config import SimpleNetConfig
+    from engine.features import default_layers
+
+    fields["backbone"] = backbone.name
+    fields.setdefault("layers", default_layers(backbone.name))
+    SimpleNetConfig.from_json(fields)
+    return fields
+
+
 def _backbone(settings: "Settings", name: str, weights: Path | None) -> "Backbone":
     """Resolve and tell the backbone, once for all categories: one table, one backbone."""
     from engine.backbones.resolve import resolve_backbone
@@ -161,8 +236,8 @@ def _measure(
     layout: "Layout",
     settings: "Settings",
     seeds: int,
-    layers: tuple[int, ...],
-    size: int,
+    fields: "Mapping[str, Any]",
+    published: bool,
     backbone: "Backbone",
     progress: reporting.Progress,
 ) -> "PaperResult":
@@ -174,10 +249,11 @@ def _measure(
         for entry in layout.entries
         if entry.split == "test"
     ]
+    train = [entry.path for entry in layout.entries if entry.split == "train"]
     return paper_protocol(
-        [entry.path for entry in layout.entries if entry.split == "train"],
+        train,
         test,
-        SimpleNetConfig(backbone=backbone.name, layers=layers, height=size, width=size),
+        SimpleNetConfig.published(len(train), **fields) if published else SimpleNetConfig.from_json(fields),
         backbone=backbone,
         seeds=range(seeds),
         device=settings.device,

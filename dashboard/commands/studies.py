@@ -128,7 +128,7 @@ def study(
     if search:
         fields["knobs"] = dict(knob(choice, "--search") for choice in search)
     if size is not None:
-        fields["height"], fields["width"] = _size(size)
+        fields["height"], fields["width"] = pixels(size)
     if epochs is not None:
         fields["epochs"] = epochs
     if false_reject_rate is not None:
@@ -320,7 +320,7 @@ def _value(text: str) -> bool | float | str:
     return text
 
 
-def _size(text: str) -> tuple[int, int]:
+def pixels(text: str) -> tuple[int, int]:
     parts = text.lower().replace("×", "x").split("x")
     try:
         sides = [int(part) for part in parts]

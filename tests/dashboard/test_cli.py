@@ -323,15 +323,9 @@ def test_study_is_followed_to_its_model_by_a_worker_of_its_own(
     assert "Backbone: drawnet from the product itself" in progress
 
 
-@pytest.fixture
-def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten epochs of 2 steps instead of 50: these tests are about what is read and said."""
-    from engine.config import SimpleNetConfig
-
-    monkeypatch.setitem(SimpleNetConfig.__init__.__kwdefaults__, "steps_per_epoch", 2)
+QUICK = ("--seeds", 1, "--set", "steps_per_epoch=2")  # these tests are about what is read and said
 
 
-@pytest.mark.usefixtures("short_trainings")
 def test_benchmark_of_novelty_prints_a_line_per_class_and_says_the_backbone(
     simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -340,7 +334,7 @@ def test_benchmark_of_novelty_prints_a_line_per_class_and_says_the_backbone(
             source = make_folder(f"{split}-{name}", train=3, flat=True)
             (tmp_path / "classes" / split).mkdir(parents=True, exist_ok=True)
             source.rename(tmp_path / "classes" / split / name)
-    answer = simplenet("benchmark", "novelty", tmp_path / "classes", "--seeds", 1, "--size", 32)
+    answer = simplenet("benchmark", "novelty", tmp_path / "classes", "--size", 32, *QUICK)
     assert answer.exit_code == ExitCode.OK, answer.stderr
     first_words = [line.split()[0] for line in answer.stdout.splitlines() if line.strip()]
     assert first_words[:4] == ["normal", "one", "two", "mean"]
@@ -355,13 +349,12 @@ def test_benchmark_of_novelty_refuses_a_folder_without_classes(
     assert "train/<class> and test/<class>" in answer.stderr
 
 
-@pytest.mark.usefixtures("short_trainings")
 def test_benchmark_of_mvtec_sets_the_published_figure_beside_known_categories_only(
     simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     for name in ("screw", "bottle"):
         make_folder(f"set/{name}", train=4, test_normal=3, defects={"scratch": 3})
-    options = ("--seeds", 1, "--size", 64)
+    options = ("--size", 64, *QUICK)
     answer = simplenet("benchmark", "mvtec", tmp_path / "set", *options)
     assert answer.exit_code == ExitCode.OK, answer.stderr
     lines = answer.stdout.splitlines()
@@ -381,7 +374,6 @@ def test_benchmark_of_mvtec_sets_the_published_figure_beside_known_categories_on
     assert "CVPR" not in simplenet("benchmark", "mpdd", tmp_path / "set" / "screw", *options).stdout
 
 
-@pytest.mark.usefixtures("short_trainings")
 def test_benchmark_of_visa_counts_masks_of_small_class_numbers(
     simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -403,20 +395,50 @@ def test_benchmark_of_visa_counts_masks_of_small_class_numbers(
         rows.append(f"candle,{split},{'normal' if kind == 'good' else 'anomaly'},{name},{mask}")
     (root / "split_csv").mkdir()
     (root / "split_csv" / "1cls.csv").write_text("\n".join(rows), encoding="utf-8")
-    told = _json(simplenet("benchmark", "visa", root, "--seeds", 1, "--size", 64, "--json"))
+    told = _json(simplenet("benchmark", "visa", root, "--size", 64, *QUICK, "--json"))
     assert isinstance(told, dict)
     candle = told["candle"]
     assert (candle["train_pictures"], candle["test_pictures"], candle["masked_pictures"]) == (4, 6, 3)
     assert candle["pixel_auroc"]["mean"] > 0.5
 
 
-@pytest.mark.usefixtures("short_trainings")
+def test_benchmark_takes_the_papers_own_settings_and_changes_of_them(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(train=9, defects={"scratch": 3})
+    changes = ["--set", "epochs=1", "--set", "feature_dim=48", "--size", "64x96", "--layers", "1,2"]
+    told = _json(simplenet("benchmark", "mvtec", folder, "--seeds", 1, "--published", *changes, "--json"))
+    assert isinstance(told, dict)
+    config = told[folder.name]["config"]
+    assert (config["members"], config["resize"], config["final_lr"], config["feature_dim"]) == (
+        1,
+        "crop",
+        1.0,
+        48,
+    )
+    assert (config["height"], config["width"], config["layers"]) == (64, 96, [1, 2])
+    assert (config["steps_per_epoch"], config["batch_patches"]) == (2, 8 * 16 * 24)
+
+
+def test_benchmark_refuses_settings_before_it_reads_pictures(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(defects={"scratch": 2})
+    assert "a benchmark takes one" in _refused(
+        simplenet("benchmark", "mvtec", folder, "--set", "members=1,2")
+    )
+    assert "Unknown setting 'member'" in _refused(
+        simplenet("benchmark", "mvtec", folder, "--set", "member=1")
+    )
+    assert "patch_size is 2" in _refused(simplenet("benchmark", "mvtec", folder, "--set", "patch_size=2"))
+
+
 def test_benchmark_says_what_a_category_lacks(
     simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
 ) -> None:
     folder = make_folder("01", train=4, test_normal=3, defects={"ko": 3})
     (folder / "ground_truth" / "ko" / "001_mask.png").unlink()
-    answer = simplenet("benchmark", "btad", folder, "--seeds", 1, "--size", 64)
+    answer = simplenet("benchmark", "btad", folder, "--size", 64, *QUICK)
     assert answer.exit_code == ExitCode.OK, answer.stderr
     assert "01: Anomalous pictures without a mask (1): test/ko/001.png." in answer.stderr
     assert "split_csv/1cls.csv" in _refused(simplenet("benchmark", "visa", folder))

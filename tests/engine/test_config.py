@@ -113,3 +113,18 @@ def test_plain_value_types_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_published_settings_are_one_pass_of_eight_whole_pictures_at_a_time() -> None:
+    config = SimpleNetConfig.published(209, backbone="wide_resnet50_2")
+    assert (config.height, config.width, config.resize, config.feature_dim) == (288, 288, "crop", 1536)
+    assert (config.epochs, config.steps_per_epoch, config.batch_patches) == (160, 27, 8 * 36 * 36)
+    assert (config.members, config.discriminator_width, config.top_patches, config.noise_std) == (
+        1,
+        1024,
+        1,
+        0.015,
+    )
+    assert SimpleNetConfig.published(3, epochs=2).batch_patches == 3 * 36 * 36
+    with pytest.raises(InvalidConfig, match="patch_size is 2"):
+        SimpleNetConfig.published(3, patch_size=2)

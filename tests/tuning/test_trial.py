@@ -1,11 +1,20 @@
 """Parts of a trial: masks at the network's size, and features that need no more memory than they must."""
 
+import dataclasses
+import threading
+
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from engine.config import SimpleNetConfig
+from storage.errors import FeatureCacheError
+from tuning.commands import launch_study
+from tuning.features import room
+from tuning.queries import study_trials
 from tuning.trial import mask_on_canvas, resized_mask, trial_config
+from tuning.worker import run_worker
 
 
 def test_thin_scratch_stays_one_region_when_its_mask_is_made_smaller():
@@ -52,3 +61,26 @@ def test_mask_lies_on_the_canvas_where_the_picture_lies():
     assert not wide[:16].any()
     near = mask_on_canvas(mask, SimpleNetConfig(height=64, width=64, resize="crop"))
     assert near.sum() > 3 * wide.sum()
+
+
+def test_features_larger_than_the_limit_lie_in_a_file_and_train_the_same_model(
+    workspace, parts, make_spec, run_to_end
+):
+    held = run_to_end(make_spec(trials=1))
+    small = workspace.settings.model_copy(update={"features_gb": 1e-6})
+    study = launch_study(workspace, "parts", make_spec(trials=1))
+    elsewhere = dataclasses.replace(workspace, settings=small)
+    run_worker(elsewhere, worker_id="here", stop=threading.Event(), study_id=study.id)
+    first, second = (study_trials(workspace, one)[0] for one in (held, study))
+    assert second.state == "completed"
+    assert first.value == second.value
+    assert not [path for path in workspace.features.folder.iterdir() if path.is_file()]
+
+
+def test_features_for_which_the_disk_has_no_room_are_an_error_with_a_way_out(workspace):
+    workspace.features.folder.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(
+        FeatureCacheError, match=r"of 1000000 pictures need 786432\.0 GB.*SIMPLENET_FEATURES_GB \(4\)"
+    ):
+        room(torch.Size((10**6, 1024, 1024, 375)), workspace)
+    assert not list(workspace.features.folder.iterdir())
