@@ -106,9 +106,10 @@ def room(shape: torch.Size, workspace: Workspace) -> Tensor:
         return torch.empty(shape, dtype=torch.float16)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX) as file:
         try:
-            os.posix_fallocate(
-                file.fileno(), 0, size
-            )  # a full disk is an error here, a crash at the first write
+            if hasattr(os, "posix_fallocate"):  # macOS lacks it
+                os.posix_fallocate(
+                    file.fileno(), 0, size
+                )  # a full disk is an error now, a crash when written to
         except OSError as error:
             raise FeatureCacheError(
                 f"Patch features of {shape[0]} pictures need {size / 1e9:.1f} GB in {folder} ({error.strerror}). Free "
