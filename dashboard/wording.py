@@ -149,6 +149,8 @@ def configuration(config: Mapping[str, Any]) -> str:
         parts.append(f"layers {layers(config['layers'])}")
     if "adaptor_depth" in config:
         parts.append(f"adaptor depth {config['adaptor_depth']}")
+    if config.get("resize", SimpleNetConfig.resize) != SimpleNetConfig.resize:
+        parts.append(f"{config['resize']} {config['height']}×{config['width']}")
     for name in KNOB_MEANINGS:
         if config.get(name, getattr(SimpleNetConfig, name)) != getattr(SimpleNetConfig, name):
             parts.append(f"{knob(name).lower()} {knob_value(config[name])}")

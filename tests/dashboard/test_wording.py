@@ -57,6 +57,8 @@ def test_configuration_names_what_was_searched() -> None:
     config = {"noise_std": 0.015, "layers": (2, 3), "adaptor_depth": 1, "height": 256}
     assert wording.configuration(config) == "σ 0.015 · layers 2+3 · adaptor depth 1"
     assert wording.configuration({"layers": "1+2"}) == "layers 1+2"
+    cropped = {"layers": "1+2", "resize": "crop", "height": 288, "width": 320}
+    assert wording.configuration(cropped) == "layers 1+2 · crop 288×320"
 
 
 def test_unknown_figure_still_has_a_name() -> None:
