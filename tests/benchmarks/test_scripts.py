@@ -24,8 +24,38 @@ def test_inference_tells_times_and_ratios(
         times = one["milliseconds_per_picture"]
         assert min(times.values()) > 0
         assert one["ratios"]["naive / ours, fp32"] == times["naive"] / times["ours fp32"]
-        assert one["largest_difference_of_maps"] < 1e-4
+        assert one["largest_differences_of_maps"]["naive"] < 1e-4
     assert "| naive / ours, fp32 | " in capsys.readouterr().out
+
+
+SMALL = ["--size", "64", "--rounds", "1"]
+
+
+def test_inference_times_openvino_beside_ours(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    file = tmp_path / "inference.json"
+    inference.main([*SMALL, "--batches", "2", "--without", "naive", "--json", str(file)])
+    (one,) = json.loads(file.read_text())["batches"]
+    times = one["milliseconds_per_picture"]
+    assert one["pictures"] == 2
+    assert not any("naive" in name for name in times)
+    assert one["ratios"]["ours fp32 / openvino fp32"] == times["ours fp32"] / times["openvino fp32"]
+    assert one["largest_differences_of_maps"]["openvino fp32"] < 1e-4
+    assert ("openvino bf16" in times) == ("ours bf16" in times)  # only where the processor multiplies in it
+
+
+def test_inference_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
+    file = tmp_path / "inference.json"
+    inference.main([*SMALL, "--batches", "1", "--without", "naive", "openvino", "--json", str(file)])
+    (one,) = json.loads(file.read_text())["batches"]
+    assert {name.split()[0] for name in one["milliseconds_per_picture"]} == {"backbone", "ours"}
+
+
+@pytest.mark.parametrize("batches", ["0", "1,", "eight"])
+def test_batches_that_are_no_numbers_are_refused(batches: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        inference.main(["--batches", batches])
+    assert f"{batches!r} must be whole numbers from 1" in capsys.readouterr().err
 
 
 def test_training_sets_ours_beside_published_and_naive(
