@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import tempfile
 import time
@@ -60,6 +61,15 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--random", action="store_true", help="random weights: for times, where weights don't matter"
     )
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Read an option such as 1,8."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be whole numbers from 1, separated by commas. Give for instance 1,8."
+        )
+    return tuple(int(number) for number in text.split(","))
 
 
 @contextmanager

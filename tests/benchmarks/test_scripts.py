@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from benchmarks import growth, inference, training
+from benchmarks import growth, inference, study, training
 
 
 @pytest.mark.parametrize("source", [[], ["--random", "--backbone", "test_resnet"]])
@@ -24,8 +26,68 @@ def test_inference_tells_times_and_ratios(
         times = one["milliseconds_per_picture"]
         assert min(times.values()) > 0
         assert one["ratios"]["naive / ours, fp32"] == times["naive"] / times["ours fp32"]
-        assert one["largest_difference_of_maps"] < 1e-4
+        assert one["largest_differences_of_maps"]["naive"] < 1e-4
     assert "| naive / ours, fp32 | " in capsys.readouterr().out
+
+
+SMALL = ["--size", "64", "--rounds", "1"]
+
+
+def test_inference_times_openvino_beside_ours(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    file = tmp_path / "inference.json"
+    inference.main([*SMALL, "--batches", "2", "--without", "naive", "--json", str(file)])
+    (one,) = json.loads(file.read_text())["batches"]
+    times = one["milliseconds_per_picture"]
+    assert one["pictures"] == 2
+    assert not any("naive" in name for name in times)
+    assert one["ratios"]["ours fp32 / openvino fp32"] == times["ours fp32"] / times["openvino fp32"]
+    assert one["largest_differences_of_maps"]["openvino fp32"] < 1e-4
+    assert ("openvino bf16" in times) == ("ours bf16" in times)  # only where the processor multiplies in it
+
+
+def test_inference_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
+    file = tmp_path / "inference.json"
+    inference.main([*SMALL, "--batches", "1", "--without", "naive", "openvino", "--json", str(file)])
+    (one,) = json.loads(file.read_text())["batches"]
+    assert {name.split()[0] for name in one["milliseconds_per_picture"]} == {"backbone", "ours"}
+
+
+@pytest.mark.parametrize("batches", ["0", "1,", "eight"])
+def test_batches_that_are_no_numbers_are_refused(batches: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        inference.main(["--batches", batches])
+    assert f"{batches!r} must be whole numbers from 1" in capsys.readouterr().err
+
+
+def test_study_tells_the_share_before_its_first_trial(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(test_normal=8, defects={"square": 8})
+    few = ["--trials", "2", "--epochs", "1", "--size", "64", "--device", "cpu"]
+    study.main(["--data", str(folder), *few, "--json", str(tmp_path / "study.json")])
+    told = json.loads((tmp_path / "study.json").read_text())
+    assert sum(told["pictures"].values()) == 40
+    assert list(told["studies"]) == ["features computed", "features from the cache"]
+    for one in told["studies"].values():
+        phases = one["phases"]
+        assert sum(phases.values()) == pytest.approx(one["seconds"])
+        assert min(phases.values()) > 0
+        assert phases["trials"] == pytest.approx(sum(one["trial_seconds"]))
+        assert one["trial_states"] == ["completed", "completed"]
+        assert one["share_before_first_trial"] == pytest.approx(
+            (phases["preparing"] + phases["features"]) / one["seconds"]
+        )
+    assert "| share before the first trial | " in capsys.readouterr().out
+
+
+def test_study_that_fails_says_why(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    lacking = tmp_path / "drawnet.safetensors"
+    save_file({"nothing": torch.zeros(1)}, lacking)
+    with pytest.raises(SystemExit, match=r"The study is failed: .*lacks .* parameters"):
+        study.main(
+            ["--data", str(make_folder()), "--size", "64", "--device", "cpu", "--weights", str(lacking)]
+        )
 
 
 def test_training_sets_ours_beside_published_and_naive(
