@@ -1,6 +1,7 @@
 """The measurements run to their end on small inputs, and say what they measured."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks import growth, inference, study, training
+from benchmarks import cuda, growth, inference, study, training
 
 
 @pytest.mark.parametrize("source", [[], ["--random", "--backbone", "test_resnet"]])
@@ -88,6 +89,36 @@ def test_study_that_fails_says_why(make_folder: Callable[..., Path], tmp_path: P
         study.main(
             ["--data", str(make_folder()), "--size", "64", "--device", "cpu", "--weights", str(lacking)]
         )
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_cuda_measures_both_heads_and_a_training(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    few = ["--batches", "1,9", "--pictures", "9", "--epochs", "1", "--device", device]
+    cuda.main([*SMALL, "--backbone", "drawnet", *few, "--json", str(tmp_path / "cuda.json")])
+    told = json.loads((tmp_path / "cuda.json").read_text())
+    assert {row["head"] for row in told["scoring"]} == {"paper", "default"}
+    assert "float32" in {row["precision"] for row in told["scoring"]}
+    for row in told["scoring"]:
+        assert [one["pictures"] for one in row["batches"]] == [1, 9]
+        for one in row["batches"]:
+            assert list(one["seconds"]) == ["backbone", "patch scores", "score and map"]
+            assert min(one["seconds"].values()) > 0
+            assert (one["peak_mib_of_score_and_map"] is None) == (device == "cpu")
+    done = told["training"]
+    assert done["seconds"] == done["feature_seconds"] + done["training_seconds"] > 0
+    assert "| default | float32 | 9 | " in capsys.readouterr().out
+
+
+def test_cuda_needs_the_engine_alone() -> None:
+    code = "import sys, benchmarks.cuda; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = {name.split(".")[0] for name in shown.split()}
+    assert "engine" in loaded
+    assert not loaded & {"storage", "tuning", "dashboard", "matplotlib", "mlflow", "optuna", "sqlalchemy"}
 
 
 def test_training_sets_ours_beside_published_and_naive(
