@@ -104,12 +104,27 @@ def naive_features(maps: Mapping[int, Tensor], config: SimpleNetConfig) -> Tenso
     return features.reshape(-1, *grid, features.shape[1])
 
 
+def require_published_form(config: SimpleNetConfig) -> None:
+    """Refuse what the naive path does not compute, lest it be compared with something else.
+
+    Raises:
+        ValueError: a setting is not of the published form.
+    """
+    plain = SimpleNetConfig()
+    for name in ("resize", "noise", "loss", "adaptor_activation", "adaptor_residual", "discriminator_depth"):
+        if getattr(config, name) != getattr(plain, name):
+            raise ValueError(
+                f"The naive path has no {name} {getattr(config, name)!r}. Leave it at {getattr(plain, name)!r}."
+            )
+
+
 class Member(nn.Module):
     """One adaptor and one discriminator, with the weights of the engine's member `index`."""
 
     def __init__(self, model: SimpleNet, index: int) -> None:
         super().__init__()
         config, dim, width = model.config, model.feature_dim, model.config.discriminator_width
+        require_published_form(config)
         self.adaptor = nn.Sequential(*[nn.Linear(dim, dim) for _ in range(config.adaptor_depth)])
         self.discriminator = nn.Sequential(
             nn.Linear(dim, width), nn.BatchNorm1d(width), nn.LeakyReLU(0.2), nn.Linear(width, 1, bias=False)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuning.backbones import OfferedBackbone
 
-from engine.config import SimpleNetConfig
-
 FIGURE_NAMES = {
     "image_auroc": "Image AUROC",
     "average_precision": "Average precision",
@@ -142,6 +140,8 @@ def offer(offered: "OfferedBackbone") -> str:
 
 def configuration(config: Mapping[str, Any]) -> str:
     """What was searched, in one line, and before it a model's backbone: 'drawnet · σ 0.015 · layers 2+3 · …'."""
+    from engine.config import SimpleNetConfig  # only here: it would slow every `--help` down
+
     parts = [str(config["backbone"])] if "backbone" in config else []
     if "noise_std" in config:
         parts.append(f"σ {float(config['noise_std']):.3g}")

@@ -11,7 +11,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.backbones.resolve import SHIPPED, Backbone, at_hand, build, timm_with_ours
-from engine.config import STAGE_CHOICES
+from engine.config import STAGE_CHOICES, SimpleNetConfig
 from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch
 from engine.images import RGB, preprocess
 
@@ -85,14 +85,11 @@ class FeatureExtractor(nn.Module):
         """Lay pictures on a canvas and normalise them as this backbone was pretrained.
 
         Returns:
-            (B, 3, *fitting(height, width)) float32, on the CPU, channels last in memory.
+            (B, 3, height, width) float32 on the extractor's device, channels last in memory.
         """
-        height, width = self.fitting(height, width)
-        prepared = [
-            preprocess(image, height, width, resize=resize, mean=self.mean, std=self.std) for image in images
-        ]
-        # Channels stay last in memory, where decoded pictures have them and the kernels want them.
-        return torch.stack([picture.permute(1, 2, 0) for picture in prepared]).permute(0, 3, 1, 2)
+        return preprocess(
+            images, height, width, resize=resize, mean=self.mean, std=self.std, device=self.device
+        )
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> dict[int, Tensor]:
@@ -184,7 +181,9 @@ def layer_choices(name: str) -> tuple[tuple[int, ...], ...]:
     """
     stages, isotropic = _described(at_hand(name).name)
     if not isotropic:
-        return STAGE_CHOICES
+        # Some begin at stage 3.
+        inside = tuple(choice for choice in STAGE_CHOICES if set(choice) <= set(stages))
+        return inside or (stages[:2],)
     return tuple(dict.fromkeys(_in_place_of(choice, len(stages)) for choice in STAGE_CHOICES))
 
 
@@ -195,7 +194,18 @@ def default_layers(name: str) -> tuple[int, ...]:
         UnknownBackbone: as `stages_of`.
     """
     stages, isotropic = _described(at_hand(name).name)
-    return _in_place_of((2, 3), len(stages)) if isotropic else (2, 3)
+    if isotropic:
+        return _in_place_of((2, 3), len(stages))
+    return (2, 3) if {2, 3} <= set(stages) else stages[:2]
+
+
+def has_blocks(name: str) -> bool:
+    """Whether a backbone's layers are the blocks of a transformer.
+
+    Raises:
+        UnknownBackbone: as `stages_of`.
+    """
+    return _described(at_hand(name).name)[1]
 
 
 def _in_place_of(choice: Sequence[int], blocks: int) -> tuple[int, ...]:
@@ -207,7 +217,7 @@ def _described(name: str) -> tuple[tuple[int, ...], bool]:
     """The stages of a backbone, and whether they are a transformer's blocks."""
     with torch.device("meta"):
         net = timm_with_ours().create_model(name, num_classes=0)
-    if not hasattr(net, "forward_intermediates"):
+    if not hasattr(net, "forward_intermediates") or not _maps_by_stage(net):
         raise UnknownBackbone(_NO_MAPS.format(name=name))
     return tuple(sorted(_maps_by_stage(net))), _is_isotropic(net)
 
@@ -225,6 +235,12 @@ def _fill(net: nn.Module, state: Mapping[str, Tensor], backbone: Backbone) -> No
         net.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
     except RuntimeError as error:
         raise WeightsMismatch(f"{backbone.origin} does not fit {backbone.name!r}: {error}") from error
+
+
+def fitted(config: SimpleNetConfig, extractor: FeatureExtractor) -> SimpleNetConfig:
+    """Give the configuration with the canvas that the backbone takes: of a transformer, whole patches."""
+    height, width = extractor.fitting(config.height, config.width)
+    return replace(config, height=height, width=width)
 
 
 def feature_count(channels: Mapping[int, int], layers: Sequence[int], feature_dim: int | None = None) -> int:

@@ -58,10 +58,27 @@ def on_canvas(image: npt.NDArray[np.uint8], canvas: tuple[int, int], resize: str
         (height, width, 3) uint8.
     """
     placed = place((image.shape[0], image.shape[1]), canvas, resize)
-    if image.shape[:2] != (placed.height, placed.width):
-        size = (placed.width, placed.height)
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-    return cut(image, placed, canvas, fill=_GREY)
+    if resize == "crop":
+        return _resized(image, canvas, _canvas_in_picture(image, placed, canvas))
+    return cut(_resized(image, (placed.height, placed.width)), placed, canvas, fill=_GREY)
+
+
+def _canvas_in_picture(
+    image: npt.NDArray[np.uint8], placed: Placement, canvas: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the canvas in the picture's pixels: only that part need be resized."""
+    down, across = image.shape[0] / placed.height, image.shape[1] / placed.width
+    left, top = -placed.left * across, -placed.top * down
+    return left, top, left + canvas[1] * across, top + canvas[0] * down
+
+
+def _resized(
+    image: npt.NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> npt.NDArray[np.uint8]:
+    if box is None and image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
 
 
 def cut(values: npt.NDArray[_T], placed: Placement, canvas: tuple[int, int], *, fill: int) -> npt.NDArray[_T]:
@@ -88,6 +105,11 @@ def seen(picture: tuple[int, int], canvas: tuple[int, int], resize: str) -> tupl
     placed = place(picture, canvas, resize)
     rows = _seen(placed.top, placed.height, canvas[0], picture[0])
     return rows, _seen(placed.left, placed.width, canvas[1], picture[1])
+
+
+def in_view(values: npt.NDArray[_T], canvas: tuple[int, int], resize: str) -> npt.NDArray[_T]:
+    """Cut what is in a picture's own pixels, (H, W, …), to the part that the canvas holds."""
+    return values[seen((values.shape[0], values.shape[1]), canvas, resize)]
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:

@@ -43,7 +43,7 @@ class OpenVinoDetector(Detector):
         if precision != "auto":
             hints["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
         config = detector.config
-        size = extractor.fitting(config.height, config.width)
+        size = (config.height, config.width)
         network = _Scorer(extractor, detector.model.fused(), config).eval()
         example = torch.zeros(1, 3, *size)
         with warnings.catch_warnings(), torch.no_grad():

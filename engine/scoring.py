@@ -19,12 +19,12 @@ from torch import Tensor
 from engine.calibration import Calibration
 from engine.config import SimpleNetConfig
 from engine.errors import ShapeMismatch
-from engine.features import FeatureExtractor, aggregate, extract, feature_count
+from engine.features import FeatureExtractor, aggregate, extract, feature_count, fitted
 from engine.geometry import place, seen
 from engine.images import RGB
 from engine.simplenet import SimpleNet
 
-BATCH_IMAGES = 8  # pictures per pass through the backbone
+BATCH_IMAGES = {"cpu": 8, "cuda": 64}  # pictures per pass through the backbone
 
 
 def image_scores(patch_scores: Tensor, top_patches: int = 1) -> Tensor:
@@ -164,6 +164,11 @@ class Detector:
                 f"layers {list(config.layers)}; the model takes {model.feature_dim}. Use the backbone it "
                 "was trained on."
             )
+        if fitted(config, extractor) != config:
+            raise ShapeMismatch(
+                f"The canvas is {config.height}×{config.width} px; {extractor.backbone.name!r} takes whole patches of "
+                f"{extractor.patch} px. Train with the configuration that `fitted` gives."
+            )
         self.extractor = extractor
         self.model = model.eval()
         self.config = config
@@ -177,21 +182,31 @@ class Detector:
             images: (H, W, 3) uint8 each.
         """
         scored: list[Scored] = []
-        for start in range(0, len(images), BATCH_IMAGES):
-            batch = images[start : start + BATCH_IMAGES]
+        size = BATCH_IMAGES.get(self.extractor.device.type, BATCH_IMAGES["cpu"])
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
             patch_scores = self.patch_scores(batch)
             scores = image_scores(patch_scores, self.config.top_patches).tolist()
-            for index, image in enumerate(batch):
-                anomaly_map = anomaly_maps(
-                    patch_scores[index : index + 1],
-                    self.config.height,
-                    self.config.width,
-                    self.config.smoothing_std,
-                    picture_size=(image.shape[0], image.shape[1]),
-                    resize=self.config.resize,
-                )
-                scored.append(Scored(score=scores[index], anomaly_map=anomaly_map[0].cpu().numpy()))
+            maps = self._maps(patch_scores, [(image.shape[0], image.shape[1]) for image in batch])
+            scored += [Scored(score=score, anomaly_map=one) for score, one in zip(scores, maps, strict=True)]
         return scored
+
+    def _maps(self, patch_scores: Tensor, sizes: Sequence[tuple[int, int]]) -> list[npt.NDArray[np.float32]]:
+        """Make the maps of pictures of one size together: one way from the device instead of many."""
+        maps: dict[int, npt.NDArray[np.float32]] = {}
+        for size in dict.fromkeys(sizes):
+            own = [index for index, other in enumerate(sizes) if other == size]
+            made = anomaly_maps(
+                patch_scores[own],
+                self.config.height,
+                self.config.width,
+                self.config.smoothing_std,
+                picture_size=size,
+                resize=self.config.resize,
+            )
+            # Copies: a map that is kept must not keep the others.
+            maps |= {index: one.copy() for index, one in zip(own, made.cpu().numpy(), strict=True)}
+        return [maps[index] for index in range(len(sizes))]
 
     @torch.inference_mode()
     def patch_scores(self, images: Sequence[RGB]) -> Tensor:

@@ -21,6 +21,8 @@ from engine.errors import ShapeMismatch, TrainingDiverged
 from engine.noise import draw_noise, draw_patches, square_side
 from engine.simplenet import SimpleNet, cross_entropy_loss, truncated_l1_loss
 
+FEATURES = "the features"
+
 logger = logging.getLogger(__name__)
 
 
@@ -77,9 +79,13 @@ def train(
             loss = training_step(model, optimizers, batch, noise)
             step += 1
             if not torch.isfinite(loss):
-                raise diverged(model, batch, noise, step, steps)
+                raise diverged(config, step, steps, where_not_finite(model, batch, noise))
             losses += loss
             _follow(average, model, config.average_decay, step)
+        # A loss tells of the weights before its step, and nothing of the statistics that only scores use.
+        bad = _tensors_not_finite(model)
+        if bad:
+            raise diverged(config, step, steps, bad[0])
         mean_loss = float(losses) / config.steps_per_epoch
         logger.debug("epoch", extra={"epoch": index, "loss": mean_loss})
         if on_epoch is not None:
@@ -148,17 +154,28 @@ def training_step(model: SimpleNet, optimizers: list[Optimizer], features: Tenso
     return losses.detach().mean()
 
 
+def diverged(config: SimpleNetConfig, step: int, steps: int, where: str) -> TrainingDiverged:
+    """Say in which step, from 1, which numbers stopped being finite, and what to do."""
+    remedy = (
+        "Check the backbone's weights and compute the features anew."
+        if where == FEATURES
+        else f"Lower adaptor_lr ({config.adaptor_lr:g}), discriminator_lr ({config.discriminator_lr:g}) or "
+        f"noise_std ({config.noise_std:g}); if that does not help, check that the features are not huge."
+    )
+    return TrainingDiverged(
+        f"Training left the finite numbers in step {step} of {steps}: {where} hold NaN or Inf. {remedy}"
+    )
+
+
 @torch.no_grad()
-def diverged(model: SimpleNet, features: Tensor, noise: Tensor, step: int, steps: int) -> TrainingDiverged:
-    """Say where the first number that is not finite stands: the features, a layer's weights, a layer's outputs.
+def where_not_finite(model: SimpleNet, features: Tensor, noise: Tensor) -> str:
+    """Name what holds the first number that is not finite: the features, a layer's weights, a layer's outputs.
 
     Args:
-        features, noise: (members, N, D) of the step, from 1, that no update was made for.
+        features, noise: (members, N, D) of a step for which no update was made.
     """
-    where: list[str] = [] if torch.isfinite(features).all() else ["the features"]
-    where += [
-        f"the weights {name}" for name, values in model.named_parameters() if not values.isfinite().all()
-    ]
+    where = [] if torch.isfinite(features).all() else [FEATURES]
+    where += _tensors_not_finite(model)
     for name, layer in model.named_modules():
         if not list(layer.children()):
             layer.register_forward_hook(
@@ -167,16 +184,12 @@ def diverged(model: SimpleNet, features: Tensor, noise: Tensor, step: int, steps
                 )
             )
     model(features, noise)
-    config = model.config
-    remedy = (
-        "Check the backbone's weights and compute the features anew."
-        if where[:1] == ["the features"]
-        else f"Lower adaptor_lr ({config.adaptor_lr:g}), discriminator_lr ({config.discriminator_lr:g}) or "
-        f"noise_std ({config.noise_std:g})."
-    )
-    return TrainingDiverged(
-        f"The loss is not finite in step {step} of {steps}: {(where or ['its sums'])[0]} hold NaN or Inf. {remedy}"
-    )
+    return (where or ["the losses"])[0]
+
+
+def _tensors_not_finite(model: SimpleNet) -> list[str]:
+    tensors = model.state_dict().items()
+    return [f"the weights {name}" for name, values in tensors if not values.isfinite().all()]
 
 
 @torch.no_grad()

@@ -144,16 +144,20 @@ class FeatureCache:
         """Delete what writers that died left behind a day ago or longer.
 
         Returns:
-            How many temporary folders were deleted.
+            How many temporary folders and files were deleted.
         """
         deleted = 0
-        for path in self.folder.glob(f"{TEMPORARY_PREFIX}*/"):
+        for path in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
             try:
-                touched = max(file.stat().st_mtime for file in (path, *path.iterdir()))
+                inside = path.iterdir() if path.is_dir() else ()
+                touched = max(file.stat().st_mtime for file in (path, *inside))
             except FileNotFoundError:  # its writer has just renamed it
                 continue
             if touched < time.time() - ABANDONED_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
                 deleted += 1
         return deleted
 

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", min_length=1)  # "auto", "cpu", "cuda", "cuda:0", "mps"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
-    # Of a trial's training features; more of them lie in a file and are read from there.
+    # Held in memory of a trial's features of training, validation and calibration each; more lie in a file.
     features_gb: float = Field(default=4.0, gt=0)
 
     workers: int = Field(default=1, ge=0, le=1024)  # processes that run studies

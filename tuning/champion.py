@@ -15,6 +15,7 @@ from engine import checkpoint, metrics
 from engine.calibration import Calibration, calibrate
 from engine.config import SimpleNetConfig
 from engine.features import FeatureExtractor
+from engine.geometry import in_view
 from engine.scoring import Detector
 from storage import models
 from storage.records import Model, ModelState, Promotion, now
@@ -157,7 +158,7 @@ def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Dete
     ]
     calibration = calibrate(
         np.array([one.score for one in scored]),
-        [one.anomaly_map for one in scored],
+        [in_view(one.anomaly_map, (config.height, config.width), config.resize) for one in scored],
         context.spec.false_reject_rate,
     )
     return Detector(extractor, head, config, calibration)
@@ -193,7 +194,9 @@ def _sealed_test(
 def evaluate(
     context: StudyContext, detector: Detector, pictures: tuple[Picture, ...], cache: MapCache
 ) -> Figures:
-    """Score pictures in their own pixels, keep their maps in `cache`, and compute the figures."""
+    """Score pictures in their own pixels, keep their maps in `cache`, and figure on what the model sees of them."""
+    config = detector.config
+    canvas = (config.height, config.width)
     scores: list[float] = []
     maps: list[NDArray[np.float32]] = []
     masks: list[NDArray[np.bool_] | None] = []
@@ -205,8 +208,8 @@ def evaluate(
         scored = detector.score([pixels])[0]
         cache.put(picture.key, scored.score, scored.anomaly_map)
         scores.append(scored.score)
-        maps.append(scored.anomaly_map)
-        masks.append(mask)
+        maps.append(in_view(scored.anomaly_map, canvas, config.resize))
+        masks.append(None if mask is None else in_view(mask, canvas, config.resize))
     return figures(
         np.array(scores),
         [picture.defect_type for picture in pictures],

@@ -56,7 +56,7 @@ def cached_features(
     if found is not None and all(picture.key in found.rows for picture in pictures):
         return found
     # What the strides round to is the backbone's affair: one empty picture tells.
-    empty = extractor(torch.zeros(1, 3, *extractor.fitting(height, width)))
+    empty = extractor(torch.zeros(1, 3, height, width))
     shapes = {stage: tuple(values.shape[1:]) for stage, values in empty.items()}
 
     def batches() -> Iterator[Mapping[int, NDArray[np.float32]]]:
@@ -116,5 +116,6 @@ def room(shape: torch.Size, workspace: Workspace) -> Tensor:
                 "some space, move SIMPLENET_HOME to a larger disk, or raise SIMPLENET_FEATURES_GB "
                 f"({workspace.settings.features_gb:g}) if memory allows."
             ) from error
-        # The mapping outlives the name: whatever ends the process, nothing is left behind.
+        # The mapping outlives the name, so that nothing is left behind when the process ends; what is killed before
+        # it lost its name is swept as an unfinished entry of the cache.
         return torch.from_file(file.name, shared=True, size=shape.numel(), dtype=torch.float16).reshape(shape)

@@ -16,7 +16,7 @@ import torch
 from engine.backbones.resolve import Backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
-from engine.features import FeatureExtractor
+from engine.features import FeatureExtractor, fitted
 from engine.metrics import image_auroc
 from engine.scoring import image_scores
 from engine.simplenet import FusedHead
@@ -98,6 +98,7 @@ def novelty(
     report = on_progress or (lambda _done, _total, _what: None)
     where = resolve_device(device)
     extractor = FeatureExtractor(backbone, config.layers, where, resolve_precision(precision, where))
+    config = fitted(config, extractor)
     heads: dict[str, list[FusedHead]] = {}
     for index, (name, (own_train, _)) in enumerate(classes.items()):
         report(index, len(classes), "classes trained")

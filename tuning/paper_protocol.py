@@ -25,7 +25,8 @@ from torch import Tensor
 from engine.backbones.resolve import Backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
-from engine.features import FeatureExtractor, aggregate, extract
+from engine.features import FeatureExtractor, aggregate, extract, fitted
+from engine.geometry import in_view
 from engine.images import RGB, decode, decode_mask
 from engine.metrics import aupro, image_auroc, pixel_auroc
 from engine.scoring import anomaly_maps, image_scores
@@ -173,6 +174,7 @@ def paper_protocol(
     report = on_progress or _ignore
     where = resolve_device(device)
     extractor = FeatureExtractor(backbone, config.layers, where, resolve_precision(precision, where))
+    config = fitted(config, extractor)
 
     reading = patch_batches(
         train, extractor, config, lambda done: report(done, len(train), "training pictures")
@@ -285,12 +287,13 @@ def _judge(
 def _pixel_figures(
     patch_scores: Sequence[Tensor], masks: Sequence[NDArray[np.bool_] | None], config: SimpleNetConfig
 ) -> dict[str, float | None]:
-    """Figure over the pictures with a known mask; None where nothing is marked."""
+    """Figure over what is seen of the pictures with a known mask; None where nothing is marked."""
     known = [(scores, mask) for scores, mask in zip(patch_scores, masks, strict=True) if mask is not None]
-    own = [mask for _, mask in known]
+    canvas = (config.height, config.width)
+    own = [in_view(mask, canvas, config.resize) for _, mask in known]
     if not any(mask.any() for mask in own):
         return {"pixel_auroc": None, "aupro": None}
-    maps = _Maps([scores for scores, _ in known], [mask.shape for mask in own], config)
+    maps = _Maps([scores for scores, _ in known], [mask.shape for _, mask in known], config)
     return {"pixel_auroc": pixel_auroc(maps, own), "aupro": aupro(maps, own)}
 
 
@@ -325,7 +328,7 @@ class _Maps(Sequence[NDArray[np.float32]]):
             resize=config.resize,
         )
         values: NDArray[np.float32] = maps[0].numpy()
-        return values
+        return in_view(values, (config.height, config.width), config.resize)
 
 
 def _ignore(_done: int, _total: int, _what: str) -> None:

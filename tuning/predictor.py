@@ -20,6 +20,9 @@ from storage.workspace import Workspace
 from tuning.errors import NoChampion
 from tuning.map_cache import map_cache
 
+# What can compute the scores of files, with its precision: the champion was judged by torch in fp32.
+RUNTIMES = {"torch": "fp32", "openvino": "fp32", "openvino-bf16": "bf16"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredImage:
@@ -118,14 +121,15 @@ def score_files(
     """Score files with the dataset's champion, one by one; a file that is no picture does not stop the others.
 
     Args:
-        runtime: "torch", or "openvino": compiled first, in the setting's precision, then faster on many CPUs; scores
-            differ by rounding.
+        runtime: one of RUNTIMES.
     Raises:
         NoChampion: there is no model to score with.
         DeviceUnavailable: OpenVINO is not installed.
     """
     model = champion(workspace, dataset_name)
-    loaded = detector(workspace, model) if runtime == "torch" else _compiled(workspace, model)
+    loaded = (
+        detector(workspace, model) if runtime == "torch" else _compiled(workspace, model, RUNTIMES[runtime])
+    )
     threshold = calibration_of(model).threshold
     for done, path in enumerate(paths):
         if progress is not None:
@@ -158,11 +162,11 @@ def detector(workspace: Workspace, model: Model) -> Detector:
     return _load(folder, workspace.settings.device)
 
 
-def _compiled(workspace: Workspace, model: Model) -> Detector:
+def _compiled(workspace: Workspace, model: Model, precision: str) -> Detector:
     from engine.openvino import OpenVinoDetector
 
     folder = Tracking(workspace.settings).checkpoint_folder(model.dataset_name, model.version)
-    return OpenVinoDetector(_load(folder, "cpu"), workspace.settings.precision)
+    return OpenVinoDetector(_load(folder, "cpu"), precision)
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,7 @@ from tuning.errors import BadSpec
 KNOBS: Mapping[str, tuple[Any, ...]] = {
     "adaptor_activation": ACTIVATIONS,
     "adaptor_residual": (False, True),
-    "discriminator_depth": (1, 2, 3),
+    "discriminator_depth": (1, 2, 3, 4),
     "discriminator_width": (64, 128, 256, 1024),
     "loss": LOSSES,
     "margin": (0.25, 0.5, 1.0),

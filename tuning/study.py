@@ -15,7 +15,7 @@ from engine.checkpoint import save_head
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.errors import EngineError
-from engine.features import FeatureExtractor
+from engine.features import FeatureExtractor, fitted
 from storage import datasets, studies
 from storage.records import DatasetVersion
 from storage.tracking import Tracking
@@ -84,6 +84,7 @@ def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
         epochs=spec.epochs,
         seed=spec.seed,
     )
+    base = fitted(base, extractor)
     parent_run_id = lease.study.parent_run_id or _start_parent_run(lease, tracking, spec, version, extractor)
     return StudyContext(
         workspace=workspace,
@@ -162,9 +163,9 @@ def _load_features(context: StudyContext) -> TrialData:
         context.version,
         context.pictures.unsealed,
         context.extractor,
-        height=context.spec.height,
-        width=context.spec.width,
-        resize=context.spec.resize,
+        height=context.base.height,
+        width=context.base.width,
+        resize=context.base.resize,
         on_batch=on_batch,
     )
     return TrialData(

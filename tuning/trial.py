@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.calibration import Calibration, calibrate
 from engine.config import SimpleNetConfig
-from engine.geometry import cut, place
+from engine.geometry import cut, in_view, place
 from engine.scoring import anomaly_maps, image_scores
 from engine.simplenet import SimpleNet
 from engine.training import Epoch, train
@@ -64,7 +64,7 @@ def run_trial(
     started = time.monotonic()
     validation = patch_features(data.workspace, data.cached, data.pictures.validation, config)
     labels = np.array([picture.anomalous for picture in data.pictures.validation])
-    small_masks = _masks(data, config) if data.objective.needs_masks else []
+    small_masks = _masks(data, config, mask_on_canvas) if data.objective.needs_masks else []
     last_value = float("nan")
 
     def judge(epoch: Epoch) -> None:
@@ -87,7 +87,7 @@ def run_trial(
         scores,
         [picture.defect_type for picture in data.pictures.validation],
         _maps(patches, config, sizes),
-        _masks(data),
+        _masks(data, config, mask_in_view),
         threshold=calibration.threshold,
         synthetic=data.pictures.synthetic_validation,
     )
@@ -141,26 +141,28 @@ def _calibrate(data: TrialData, head: SimpleNet, config: SimpleNetConfig) -> Cal
 def _maps(
     patches: list[Tensor], config: SimpleNetConfig, sizes: Sequence[tuple[int, int] | None]
 ) -> list[NDArray[np.float32]]:
-    """Anomaly maps at the given (height, width) each; None: at the network's canvas."""
-    return [
-        anomaly_maps(
-            scores[None],
-            config.height,
-            config.width,
-            config.smoothing_std,
-            picture_size=size,
-            resize=config.resize,
+    """Anomaly maps of what is seen of pictures of the given (height, width); None: at the network's canvas."""
+    maps = []
+    for scores, size in zip(patches, sizes, strict=True):
+        canvas = (config.height, config.width)
+        made = anomaly_maps(
+            scores[None], *canvas, config.smoothing_std, picture_size=size, resize=config.resize
         )[0].numpy()
-        for scores, size in zip(patches, sizes, strict=True)
-    ]
+        maps.append(in_view(made, canvas, config.resize) if size else made)
+    return maps
 
 
-def _masks(data: TrialData, config: SimpleNetConfig | None = None) -> list[NDArray[np.bool_] | None]:
-    """Masks of the validation pictures, at their own size or laid on the canvas of a configuration."""
+def _masks(
+    data: TrialData, config: SimpleNetConfig, change: Callable[..., NDArray[np.bool_]]
+) -> list[NDArray[np.bool_] | None]:
+    """Masks of the validation pictures, each changed by `change(mask, config)`."""
     masks = [picture.read(data.workspace.blobs)[1] for picture in data.pictures.validation]
-    if config is None:
-        return masks
-    return [mask if mask is None else mask_on_canvas(mask, config) for mask in masks]
+    return [mask if mask is None else change(mask, config) for mask in masks]
+
+
+def mask_in_view(mask: NDArray[np.bool_], config: SimpleNetConfig) -> NDArray[np.bool_]:
+    """Cut an (H, W) mask to what a configuration sees of its picture."""
+    return in_view(mask, (config.height, config.width), config.resize)
 
 
 def mask_on_canvas(mask: NDArray[np.bool_], config: SimpleNetConfig) -> NDArray[np.bool_]:

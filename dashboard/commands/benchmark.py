@@ -9,7 +9,7 @@ import typer
 from dashboard import wording
 from dashboard.commands import reporting
 from dashboard.commands.reporting import command
-from dashboard.commands.studies import Resize, knob, numbers, pixels
+from dashboard.commands.studies import Resize, knobs, numbers, pixels
 from dashboard.errors import BadOption
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _set_command(name: str, folder_help: str) -> Callable[..., None]:
             for note in layout.notes:
                 reporting.say(f"{category}: {note}")
         found = _backbone(settings, backbone or "auto", weights)
-        _complete(fields, found)
+        _complete(fields, found, published)
         results = {}
         for category, layout in categories.items():
             with reporting.progress_bar(category) as progress:
@@ -182,6 +182,17 @@ def novelty(
     reporting.answer(result.to_json(), as_json=as_json, text=text)
 
 
+# Settings that have an option of their own.
+OPTIONS = {
+    "backbone": "backbone",
+    "layers": "layers",
+    "height": "size",
+    "width": "size",
+    "resize": "resize",
+    "seed": "seeds",
+}
+
+
 def _fields(
     layers: str | None, size: str | None, resize: Resize | None, changes: list[str] | None
 ) -> dict[str, Any]:
@@ -191,10 +202,11 @@ def _fields(
         BadOption: one can't be read, or a knob has several values.
     """
     fields: dict[str, Any] = {}
-    for change in changes or []:
-        name, values = knob(change, "--set")
+    for name, values in knobs(changes or [], "--set").items():
         if len(values) > 1:
-            raise BadOption(f"--set '{change}' gives {len(values)} values; a benchmark takes one. Give one.")
+            raise BadOption(f"--set {name} gives {len(values)} values; a benchmark takes one. Give one.")
+        if name in OPTIONS:
+            raise BadOption(f"--set can not change '{name}'. Use --{OPTIONS[name]}.")
         fields[name] = values[0]
     if layers is not None:
         fields["layers"] = numbers(layers, "--layers")
@@ -205,18 +217,24 @@ def _fields(
     return fields
 
 
-def _complete(fields: dict[str, Any], backbone: "Backbone") -> dict[str, Any]:
+def _complete(fields: dict[str, Any], backbone: "Backbone", published: bool = False) -> dict[str, Any]:
     """Add the backbone, and the layers to take of it; refuse what is no setting before any picture is read.
 
     Raises:
         InvalidConfig: a setting is unknown or out of its range.
+        BadOption: the published settings don't fit the backbone.
     """
     from engine.config import SimpleNetConfig
-    from engine.features import default_layers
+    from engine.features import default_layers, has_blocks
 
     fields["backbone"] = backbone.name
     fields.setdefault("layers", default_layers(backbone.name))
     SimpleNetConfig.from_json(fields)
+    if published and has_blocks(backbone.name):
+        raise BadOption(
+            f"--published is for backbones with stages; '{backbone.name}' is a transformer. Leave it out, or name "
+            "another backbone."
+        )
     return fields
 
 

@@ -22,10 +22,11 @@ OPACITY = 0.6  # of the overlays written to files
 
 
 class Runtime(StrEnum):
-    """What computes the scores."""
+    """tuning.predictor.RUNTIMES again: importing it would slow every `--help` down."""
 
-    TORCH = "torch"
-    OPENVINO = "openvino"
+    TORCH = "torch"  # as the champion was judged
+    OPENVINO = "openvino"  # equal within rounding
+    OPENVINO_BF16 = "openvino-bf16"  # faster, scores move by some hundredths of their spread
 
 
 class RoleName(StrEnum):
@@ -101,7 +102,9 @@ def score(
     runtime: Annotated[
         Runtime,
         typer.Option(
-            help="What computes. openvino (an extra) is faster on many CPUs; its scores differ by rounding."
+            help="What computes. openvino (an extra; it compiles first, some 2 s): equal within rounding. "
+            "openvino-bf16: several times faster where the processor multiplies in bf16; scores near the threshold may "
+            "change sides."
         ),
     ] = Runtime.TORCH,
     as_json: AsJson = False,

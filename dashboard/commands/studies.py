@@ -126,7 +126,7 @@ def study(
     if adaptor_depths is not None:
         fields["adaptor_depths"] = numbers(adaptor_depths, "--adaptor-depths")
     if search:
-        fields["knobs"] = dict(knob(choice, "--search") for choice in search)
+        fields["knobs"] = knobs(search, "--search")
     if size is not None:
         fields["height"], fields["width"] = pixels(size)
     if epochs is not None:
@@ -309,6 +309,21 @@ def knob(text: str, option: str) -> tuple[str, tuple[Any, ...]]:
             f"{option} '{text}' must be a setting, =, and values between commas. Give for instance patch_size=1,3,5."
         )
     return name.strip(), tuple(_value(part.strip()) for part in values.split(","))
+
+
+def knobs(texts: list[str], option: str) -> dict[str, tuple[Any, ...]]:
+    """All settings that an option named, each with its values.
+
+    Raises:
+        BadOption: one can't be read, or is named twice.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        name, values = knob(text, option)
+        if name in found:
+            raise BadOption(f"{option} names '{name}' twice. Give it once, its values between commas.")
+        found[name] = values
+    return found
 
 
 def _value(text: str) -> bool | float | str:

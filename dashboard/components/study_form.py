@@ -12,7 +12,7 @@ from storage.records import DatasetVersion, Role
 from tuning.errors import BadSpec
 from tuning.spec import KNOBS, Objective, StudySpec
 
-DEPTHS = (0, 1, 2, 3)
+DEPTHS = (0, 1, 2, 3, 4)
 SIGMAS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DEFAULTS = StudySpec()
 

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks import cuda, growth, inference, study, training
+from benchmarks import cuda, growth, inference, precision, study, training
 
 
 @pytest.mark.parametrize("source", [[], ["--random", "--backbone", "test_resnet"]])
@@ -171,3 +172,13 @@ def test_growth_with_nothing_to_measure_says_so(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         growth.main(["--pictures", "--sides", "--backbones"])
     assert "give at least one of --pictures" in capsys.readouterr().err
+
+
+def test_precision_compares_detectors_of_one_head(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_folder(train=6, test_normal=3, defects={"square": 3})
+    few = ["--seeds", "1", "--epochs", "1", "--size", "64"]
+    precision.main(["--data", str(folder), *few, "--json", str(tmp_path / "precision.json")])
+    figures = json.loads((tmp_path / "precision.json").read_text())["figures"]
+    assert list(figures)[:2] == ["fp32", "bf16"]
+    for rows in figures.values():
+        np.testing.assert_allclose(rows, figures["fp32"], atol=0.12)  # nine pairs of pictures: a swap is 0.11

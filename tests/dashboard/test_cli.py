@@ -18,6 +18,7 @@ from dashboard.commands import studies as study_commands
 from dashboard.commands.reporting import ExitCode
 from engine.geometry import RESIZES
 from storage.records import Role
+from tuning.predictor import RUNTIMES
 from tuning.spec import Objective
 
 Simplenet = Callable[..., Result]
@@ -64,6 +65,7 @@ def test_help_answers_within_a_second() -> None:
 def test_choices_are_those_of_the_library() -> None:
     assert [item.value for item in study_commands.Objective] == [item.value for item in Objective]
     assert [item.value for item in study_commands.Resize] == list(RESIZES)
+    assert [item.value for item in model_commands.Runtime] == list(RUNTIMES)
     assert {item.value for item in model_commands.RoleName} == {item.value for item in Role}
 
 
@@ -427,6 +429,9 @@ def test_benchmark_refuses_settings_before_it_reads_pictures(
     assert "a benchmark takes one" in _refused(
         simplenet("benchmark", "mvtec", folder, "--set", "members=1,2")
     )
+    twice = simplenet("benchmark", "mvtec", folder, "--set", "members=1", "--set", "members=2")
+    assert "names 'members' twice" in _refused(twice)
+    assert "Use --seeds" in _refused(simplenet("benchmark", "mvtec", folder, "--set", "seed=7"))
     assert "Unknown setting 'member'" in _refused(
         simplenet("benchmark", "mvtec", folder, "--set", "member=1")
     )

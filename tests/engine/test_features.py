@@ -14,8 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.backbones.resolve import Backbone, resolve_backbone
+from engine.config import SimpleNetConfig
 from engine.errors import ShapeMismatch, UnknownBackbone, WeightsMismatch, WeightsUnavailable
-from engine.features import FeatureExtractor, aggregate, extract, feature_count, layer_choices, stages_of
+from engine.features import (
+    FeatureExtractor,
+    aggregate,
+    extract,
+    feature_count,
+    fitted,
+    layer_choices,
+    stages_of,
+)
+from engine.scoring import Detector
+from engine.simplenet import SimpleNet
 
 CPU = torch.device("cpu")
 GOLDEN_CASES = ["two_layers_p3", "two_layers_p1", "two_layers_p5", "one_layer_p3", "three_layers_p3"]
@@ -308,9 +319,12 @@ def test_layers_of_a_transformer_are_its_blocks_counted_from_one(tiny_transforme
 
 def test_transformer_takes_any_canvas_by_the_nearest_whole_patches(tiny_transformer: Backbone) -> None:
     extractor = FeatureExtractor(tiny_transformer, (3,), CPU)
-    assert extractor.fitting(100, 250) == (96, 256)
-    maps = extract(extractor, [np.zeros((70, 90, 3), np.uint8)], 100, 250)
+    config = fitted(SimpleNetConfig(layers=(3,), height=100, width=250), extractor)
+    assert (config.height, config.width) == (96, 256)
+    maps = extract(extractor, [np.zeros((70, 90, 3), np.uint8)], config.height, config.width)
     assert maps[3].shape[-2:] == (6, 16)
+    with pytest.raises(ShapeMismatch, match="whole patches of 16 px"):
+        Detector(extractor, SimpleNet(config, 64), SimpleNetConfig(layers=(3,), height=100, width=250))
 
 
 def test_transformer_of_one_size_says_which(tmp_path: Path) -> None:
@@ -325,6 +339,7 @@ def test_transformer_of_one_size_says_which(tmp_path: Path) -> None:
     ("name", "stages", "choices"),
     [
         ("drawnet", (1, 2, 3), ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))),
+        ("levit_128", (3, 4), ((3,),)),
         ("resnet18.tv_in1k", (1, 2, 3, 4), ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))),
         ("deit_tiny_patch16_224", tuple(range(1, 13)), ((6,), (9,), (3, 6), (6, 9), (3, 6, 9))),
     ],

@@ -149,7 +149,7 @@ def test_digest_depends_on_pixels_and_shape_alone() -> None:
 def test_preprocess_normalises_each_channel() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[...] = (0, 255, 51)
-    values = preprocess(image, 32, 48, mean=(0.5, 0.5, 0.1), std=(0.5, 0.25, 0.1))
+    values = preprocess([image], 32, 48, mean=(0.5, 0.5, 0.1), std=(0.5, 0.25, 0.1))[0]
     assert values.shape == (3, 32, 48)
     assert values.dtype == torch.float32
     torch.testing.assert_close(values[:, 0, 0], torch.tensor([-1.0, 2.0, 1.0]))
@@ -158,5 +158,5 @@ def test_preprocess_normalises_each_channel() -> None:
 def test_preprocess_squashes_with_antialiasing() -> None:
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[::2] = 255
-    values = preprocess(stripes, 64, 64, mean=(0, 0, 0), std=(1, 1, 1))
+    values = preprocess([stripes], 64, 64, mean=(0, 0, 0), std=(1, 1, 1))[0]
     assert values[:, 2:-2].sub(0.5).abs().max() < 0.05  # without antialiasing: all black or all white

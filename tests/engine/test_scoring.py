@@ -120,7 +120,7 @@ def test_extractor_that_does_not_fit_the_model_is_refused(
 def test_figures_of_merit_do_not_move_in_bf16(magnetic_tile: Path, resnet18_weights: Path) -> None:
     """A model trained on fp32 features judges bf16 features alike."""
     backbone = resolve_backbone("auto", resnet18_weights)
-    config = SimpleNetConfig(members=2, epochs=3)
+    config = SimpleNetConfig(members=8, epochs=3)
     size = (config.height, config.width)
 
     def read(folder: Path, count: int) -> list[np.ndarray]:

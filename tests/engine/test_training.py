@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import decode
 from engine.scoring import Detector
 from engine.simplenet import SimpleNet
-from engine.training import Epoch, diverged, make_optimizers, set_learning_rates, train, training_step
+from engine.training import Epoch, make_optimizers, set_learning_rates, train, training_step, where_not_finite
 
 CPU = torch.device("cpu")
 MakeConfig = Callable[..., SimpleNetConfig]
@@ -151,7 +152,20 @@ def test_step_that_is_not_finite_changes_no_weight_and_names_the_first_bad_ones(
     }
     for name, values in after.items():
         torch.testing.assert_close(values, before[name], rtol=0, atol=0, equal_nan=True)
-    assert f"the {named}" in str(diverged(model, features, features, 3, 9))
+    assert where_not_finite(model, features, features).startswith(f"the {named}")
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38])
+def test_weights_and_statistics_after_the_last_step_are_looked_at_too(
+    make_config: MakeConfig, rate: float
+) -> None:
+    config = make_config(epochs=1, steps_per_epoch=1, discriminator_lr=rate, adaptor_lr=rate)
+    model = None
+    with contextlib.suppress(TrainingDiverged):
+        model = train(random_features(), config, device=CPU)
+    assert model is None or all(values.isfinite().all() for values in model.state_dict().values())
+    with pytest.raises(TrainingDiverged, match=r"step 5 of 10: the weights discriminator\.norm\.running_var"):
+        train(random_features() * 1e25, make_config(), device=CPU)
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 16), (0, 8, 8, 16), (4, 0, 8, 16)])
@@ -225,8 +239,8 @@ def test_planted_square_raises_the_map_at_the_square(magnetic_tile: Path, resnet
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"loss": "cross_entropy"}, {"noise": "scaled"}, {"noise": "mixed"}, {"adaptor_activation": "leaky_relu"},
-     {"adaptor_residual": True}, {"discriminator_depth": 3}],
+    [{"loss": "cross_entropy"}, {"noise": "scaled"}, {"noise": "mixed"}, {"noise": "low_frequency"},
+     {"adaptor_activation": "leaky_relu"}, {"adaptor_residual": True}, {"discriminator_depth": 3}],
     ids=lambda knobs: "-".join(map(str, *knobs.items())),
 )  # fmt: skip
 def test_every_knob_trains_reproducibly(make_config: MakeConfig, knobs: dict[str, Any]) -> None:

@@ -139,3 +139,16 @@ def test_trial_lost_before_it_had_parameters_is_tried_again_with_those_enqueued_
     again = search.ask(searching.distributions(StudySpec()))
     assert again.params == searching.PAPER
     assert again.user_attrs["origin"] == "paper"
+
+
+def test_specification_written_before_there_were_knobs_is_read_with_their_defaults() -> None:
+    old = {
+        "trials": 3,
+        "objective": "aupro",
+        "noise_std": [0.01, 0.1],
+        "layers": [[2], [2, 3]],
+        "adaptor_depths": [1],
+    }
+    old |= {"backbone": "auto", "weights": None, "height": 64, "width": 64, "epochs": 2, "seed": 0}
+    spec = StudySpec.from_json({**old, "false_reject_rate": 0.05})
+    assert (spec.knobs, spec.resize, spec.layers) == ({}, "squash", ((2,), (2, 3)))
