@@ -9,8 +9,8 @@ are measured: the paper's dimensions (features of 1536, one discriminator of 102
 Each runs in the precisions that the device multiplies in, in turns with two parts of itself; medians count:
 
 - backbone: a prepared batch that is on the device already, in one pass. It is the limit that shares are of.
-- patch scores: pictures as pixels in memory; preparing them on the CPU, backbone and head, in one pass.
-- score and map: what `Detector.score` does of the same pictures, eight per pass, every map copied to the CPU.
+- patch scores: pictures as pixels in memory; preparing them, backbone and head, in one pass.
+- score and map: what `Detector.score` does of the same pictures, up to 64 per pass (on a CPU eight), the maps copied to the CPU.
 
 A training computes the features of random pictures, eight per pass, keeps them in the CPU's memory as a study does, and
 trains the default head on them.
@@ -35,7 +35,7 @@ from engine.backbones.resolve import Backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.features import FeatureExtractor, feature_count
-from engine.scoring import BATCH_IMAGES, Detector
+from engine.scoring import Detector
 from engine.simplenet import SimpleNet
 from engine.training import train
 
@@ -124,7 +124,7 @@ def measure_training(
 ) -> dict[str, Any]:
     """Time the features of `count` pictures and a training on them, each with its peak."""
     extractor = FeatureExtractor(backbone, config.layers, device, resolve_precision("auto", device))
-    features_of(range(min(count, BATCH_IMAGES)), extractor, config)  # the first pass chooses kernels
+    features_of(range(min(count, 8)), extractor, config)  # the first pass chooses kernels
     (features, feature_seconds), feature_peak = with_peak(
         lambda: timed(lambda: features_of(range(count), extractor, config), device), device
     )
