@@ -10,7 +10,8 @@ Each runs in the precisions that the device multiplies in, in turns with two par
 
 - backbone: a prepared batch that is on the device already, in one pass. It is the limit that shares are of.
 - patch scores: pictures as pixels in memory; preparing them, backbone and head, in one pass.
-- score and map: what `Detector.score` does of the same pictures, up to 64 per pass (on a CPU eight), the maps copied to the CPU.
+- score and map: what `Detector.score` does of the same pictures, up to 64 per pass (on a CPU eight); maps end on the
+  CPU.
 
 A training computes the features of random pictures, eight per pass, keeps them in the CPU's memory as a study does, and
 trains the default head on them.
