@@ -24,7 +24,7 @@ NOISES = {
     "gaussian": "the same σ everywhere, as published",
     "scaled": "σ times the deviation of each adapted channel in the batch",
     "mixed": "every patch a σ of its own, from a quarter of σ to four times σ on a log scale",
-    "low_frequency": "smooth over squares of 8 × 8 neighbouring patches, on the half that a smooth mask leaves",
+    "low_frequency": "smooth over squares of 4 × 4 neighbouring patches, on the half that a smooth mask leaves",
 }
 
 # What the published code sets where the defaults differ: README and main.py of the paper's repository.

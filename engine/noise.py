@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from engine.config import SimpleNetConfig
 
 MIXED_RANGE = 4.0  # "mixed" noise spans σ / 4 to 4 σ
-SQUARE = 8  # side, in patches, of the squares of "low_frequency" noise
-KNOTS = 3  # random values along such a side; between them the noise is interpolated
+SQUARE = 4  # side, in patches, of the squares of "low_frequency" noise: batch norm needs many of them in a step
+KNOTS = 2  # random values along such a side; between them the noise is interpolated
 
 
 def draw_patches(grid: torch.Size, config: SimpleNetConfig, generator: torch.Generator) -> Tensor:
