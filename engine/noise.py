@@ -11,7 +11,10 @@ from torch.nn import functional as F
 from engine.config import SimpleNetConfig
 
 MIXED_RANGE = 4.0  # "mixed" noise spans σ / 4 to 4 σ
-SQUARE = 4  # side, in patches, of the squares of "low_frequency" noise: batch norm needs many of them in a step
+SQUARE = (
+    4  # side, in patches, of the squares of "low_frequency" noise: batch norm needs many of them in a step
+)
+LEAST_SQUARES = 64  # in a step, whatever batch_patches says: with 4 or 16 a model stayed near chance
 KNOTS = 2  # random values along such a side; between them the noise is interpolated
 
 
@@ -23,7 +26,7 @@ def draw_patches(grid: torch.Size, config: SimpleNetConfig, generator: torch.Gen
         generator: on the device of the features.
     Returns:
         (members, N) indices into the flattened grid; N is `batch_patches`, for "low_frequency" noise as many whole
-        squares of neighbours as fit in it, at least one, row after row.
+        squares of neighbours as fit in it, at least LEAST_SQUARES, row after row.
     """
     device, members = generator.device, config.members
     if config.noise != "low_frequency":
@@ -31,7 +34,7 @@ def draw_patches(grid: torch.Size, config: SimpleNetConfig, generator: torch.Gen
         return torch.randint(grid.numel(), shape, generator=generator, device=device)
     pictures, height, width = grid
     side = square_side(grid)
-    count = (members, max(1, config.batch_patches // side**2), 1)
+    count = (members, max(LEAST_SQUARES, config.batch_patches // side**2), 1)
     picture, top, left = (
         torch.randint(choices, count, generator=generator, device=device)
         for choices in (pictures, height - side + 1, width - side + 1)

@@ -92,6 +92,9 @@ def test_crop_of_a_long_strip_resizes_no_more_than_it_keeps() -> None:
 def test_pixels_that_a_crop_never_sees_are_cut_from_what_is_judged() -> None:
     values = np.arange(100 * 160).reshape(100, 160)
     cut_values = in_view(values, (64, 64), "crop")
-    assert cut_values.shape == (88, 87)  # 7/8 of the shorter side; along the longer the canvas lies half a pixel off
+    assert cut_values.shape == (
+        88,
+        87,
+    )  # 7/8 of the shorter side; along the longer the canvas lies half a pixel off
     assert cut_values[44, 43] == values[49, 79]
     np.testing.assert_array_equal(in_view(values, (64, 64), "letterbox"), values)
