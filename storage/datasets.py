@@ -19,15 +19,29 @@ from sqlalchemy.orm import Session
 from storage.errors import (
     BadDatasetName,
     BadVersion,
+    DatasetDeleted,
+    DatasetInUse,
     DatasetNotFound,
     DuplicateImage,
     ImageNotFound,
+    VersionChanged,
     VersionNotFound,
 )
-from storage.records import Dataset, DatasetVersion, ImageRecord, Label, NewImage, Role
-from storage.schema import DatasetRow, ImageRow, VersionRow
+from storage.records import (
+    Dataset,
+    DatasetVersion,
+    ImageRecord,
+    Label,
+    ModelState,
+    NewImage,
+    Role,
+    StudyState,
+)
+from storage.schema import DatasetRow, ImageRow, ModelRow, StudyRow, VersionRow
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+TITLE_LENGTH = 80  # of a version: what fits into a list
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _IMAGE_COLUMNS = [getattr(ImageRow, field.name) for field in fields(ImageRecord)]
 
@@ -55,6 +69,9 @@ def create_version(
     source_split: bool,
     images: Sequence[NewImage],
     now: datetime,
+    after: int | None = None,
+    change: str | None = None,
+    who: str | None = None,
 ) -> DatasetVersion:
     """Make the next version of a dataset, and the dataset where it is new.
 
@@ -65,8 +82,13 @@ def create_version(
         source: where the pictures came from, for people.
         source_split: whether the source said itself what is for training and what for testing.
         images: at least one, each picture (by `pixel_digest`) once; their order is that of their ids.
+        after: number of the version that the images were made from, 0 for none; None where it doesn't matter.
+        change: what is other than in the version before, for people.
+        who: made it.
     Raises:
         BadDatasetName: the name breaks its rule.
+        DatasetDeleted: a deleted dataset has this name.
+        VersionChanged: the latest version isn't `after`.
         BadVersion: there are no images, or one contradicts itself.
         DuplicateImage: two images have the same pixels.
     """
@@ -80,18 +102,26 @@ def create_version(
         .order_by(VersionRow.number.desc())
         .limit(1)
     )
+    number = 0 if latest is None else latest.number
+    if after not in (None, number):
+        raise VersionChanged(
+            f"Dataset '{name}' has version {number} by now; the pictures were put together for version {after}. "
+            "Nothing is lost: look at the new version and save again."
+        )
     if latest is not None and latest.digest == digest:
         return _version(latest)
     counts = Counter((image.role, image.label) for image in images)
     version = VersionRow(
         dataset_id=dataset_id,
-        number=1 if latest is None else latest.number + 1,
+        number=number + 1,
         digest=digest,
         source=source,
         source_split=source_split,
         created_at=now,
         counts={role.value: {label.value: counts[role, label] for label in Label} for role in Role},
         mask_count=sum(image.mask_digest is not None for image in images),
+        change=change,
+        who=who,
     )
     session.add(version)
     session.flush()
@@ -99,8 +129,8 @@ def create_version(
     return _version(version)
 
 
-def list_datasets(session: Session) -> list[Dataset]:
-    """All datasets with their latest versions, by name."""
+def list_datasets(session: Session, *, deleted: bool = False) -> list[Dataset]:
+    """All datasets with their latest versions, by name; or, instead, those that were deleted."""
     newest = (
         select(VersionRow.dataset_id, func.max(VersionRow.number).label("number"))
         .group_by(VersionRow.dataset_id)
@@ -112,6 +142,7 @@ def list_datasets(session: Session) -> list[Dataset]:
         .outerjoin(
             VersionRow, (VersionRow.dataset_id == DatasetRow.id) & (VersionRow.number == newest.c.number)
         )
+        .where(DatasetRow.deleted_at.is_not(None) if deleted else DatasetRow.deleted_at.is_(None))
         .order_by(DatasetRow.name)
     )
     return [_dataset(dataset, version) for dataset, version in rows]
@@ -122,10 +153,14 @@ def get_dataset(session: Session, name: str) -> Dataset:
 
     Raises:
         DatasetNotFound: there is none; the message names the nearest and lists all.
+        DatasetDeleted: it was deleted.
     """
     dataset = session.scalar(select(DatasetRow).where(DatasetRow.name == name))
     if dataset is None:
-        raise DatasetNotFound(_no_such_dataset(name, session.scalars(select(DatasetRow.name)).all()))
+        known = session.scalars(select(DatasetRow.name).where(DatasetRow.deleted_at.is_(None)))
+        raise DatasetNotFound(_no_such_dataset(name, known.all()))
+    if dataset.deleted_at is not None:
+        raise _deleted(dataset)
     version = session.scalar(
         select(VersionRow)
         .where(VersionRow.dataset_id == dataset.id)
@@ -175,6 +210,101 @@ def latest_version(session: Session, name: str) -> DatasetVersion:
     return latest
 
 
+def numbered_version(session: Session, name: str, number: int) -> DatasetVersion:
+    """The version of this number of a dataset.
+
+    Raises:
+        DatasetNotFound, VersionNotFound: there is no such dataset, or it has no such version.
+    """
+    versions = list_versions(session, name)
+    for version in versions:
+        if version.number == number:
+            return version
+    have = ", ".join(str(version.number) for version in reversed(versions)) or "none"
+    raise VersionNotFound(f"Dataset '{name}' has no version {number}; it has {have}. Give one of them.")
+
+
+def name_version(session: Session, version_id: int, title: str) -> DatasetVersion:
+    """Call a version something that people remember; an empty title takes the name away.
+
+    Raises:
+        VersionNotFound: there is no such version.
+        BadVersion: the title is longer than 80 characters.
+    """
+    get_version(session, version_id)
+    title = " ".join(title.split())
+    if len(title) > TITLE_LENGTH:
+        raise BadVersion(
+            f"Title '{title}' has {len(title)} characters; at most {TITLE_LENGTH} fit. Shorten it."
+        )
+    row = session.get_one(VersionRow, version_id)
+    row.title = title or None
+    session.flush()
+    return _version(row)
+
+
+def known_roles(session: Session, name: str) -> dict[str, Role]:
+    """The role that each picture has or last had in any version of a dataset, by pixel digest.
+
+    A picture that was taken out and comes back must not move from test to train.
+    """
+    query = (
+        select(ImageRow.pixel_digest, ImageRow.role)
+        .join(VersionRow, VersionRow.id == ImageRow.version_id)
+        .join(DatasetRow, DatasetRow.id == VersionRow.dataset_id)
+        .where(DatasetRow.name == name)
+        .order_by(VersionRow.number)
+    )
+    return {row.pixel_digest: row.role for row in session.execute(query)}
+
+
+def delete_dataset(session: Session, name: str, *, now: datetime) -> None:
+    """Set a dataset aside: nobody sees it until `restore_dataset`, and nothing of it is lost.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        DatasetInUse: it has a champion, or a study that has not ended; says how to end that.
+    """
+    dataset = get_dataset(session, name)
+    lock_dataset(session, dataset.id)
+    serving = session.scalar(
+        select(ModelRow.version).where(
+            ModelRow.dataset_id == dataset.id, ModelRow.state == ModelState.CHAMPION
+        )
+    )
+    if serving is not None:
+        raise DatasetInUse(
+            f"Dataset '{name}' can't be deleted: model version {serving} is its champion and serves. "
+            f"Withdraw the champion first, on the page Models or with `simplenet withdraw {name}`."
+        )
+    at_work = session.scalars(
+        select(StudyRow.id)
+        .join(VersionRow, VersionRow.id == StudyRow.dataset_version_id)
+        .where(
+            VersionRow.dataset_id == dataset.id,
+            StudyRow.state.in_([StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED]),
+        )
+    ).all()
+    if at_work:
+        studies = ", ".join(map(str, at_work))
+        raise DatasetInUse(
+            f"Dataset '{name}' can't be deleted: study {studies} has not ended. "
+            f"Cancel it first, on its page or with `simplenet cancel {at_work[0]}`."
+        )
+    session.execute(update(DatasetRow).where(DatasetRow.id == dataset.id).values(deleted_at=now))
+
+
+def restore_dataset(session: Session, name: str) -> Dataset:
+    """Bring a deleted dataset back as it was; one that isn't deleted stays as it is.
+
+    Raises:
+        DatasetNotFound: there never was such a dataset.
+    """
+    session.execute(update(DatasetRow).where(DatasetRow.name == name).values(deleted_at=None))
+    session.expire_all()
+    return get_dataset(session, name)
+
+
 def list_images(
     session: Session, version_id: int, *, role: Role | None = None, label: Label | None = None
 ) -> list[ImageRecord]:
@@ -215,7 +345,7 @@ def lock_dataset(session: Session, dataset_id: int) -> None:
 
 
 def _lock_or_make_dataset(session: Session, name: str, now: datetime) -> int:
-    lock = update(DatasetRow).where(DatasetRow.name == name).values(name=name).returning(DatasetRow.id)
+    lock = update(DatasetRow).where(DatasetRow.name == name).values(name=name).returning(DatasetRow)
     found = session.scalar(lock)
     if found is None:
         try:
@@ -226,7 +356,9 @@ def _lock_or_make_dataset(session: Session, name: str, now: datetime) -> int:
             return dataset.id
         except IntegrityError:  # made by another process in between
             found = session.scalars(lock).one()
-    return found
+    if found.deleted_at is not None:
+        raise _deleted(found)
+    return found.id
 
 
 def _check_images(images: Sequence[NewImage]) -> None:
@@ -285,6 +417,9 @@ def _version(row: VersionRow) -> DatasetVersion:
         created_at=row.created_at,
         counts={role: {label: row.counts[role][label] for label in Label} for role in Role},
         mask_count=row.mask_count,
+        title=row.title,
+        change=row.change,
+        who=row.who,
     )
 
 
@@ -294,6 +429,14 @@ def _dataset(row: DatasetRow, latest: VersionRow | None) -> Dataset:
         name=row.name,
         created_at=row.created_at,
         latest=None if latest is None else _version(latest),
+        deleted_at=row.deleted_at,
+    )
+
+
+def _deleted(row: DatasetRow) -> DatasetDeleted:
+    return DatasetDeleted(
+        f"Dataset '{row.name}' was deleted on {row.deleted_at:%Y-%m-%d at %H:%M} UTC. "
+        f"Restore it on the page Datasets or with `simplenet dataset restore {row.name}`, or take another name."
     )
 
 

@@ -33,7 +33,19 @@ class DatasetNotFound(StorageError):
 
 
 class VersionNotFound(StorageError):
-    """No dataset version has this id."""
+    """No dataset version has this id or number."""
+
+
+class VersionChanged(StorageError):
+    """Somebody made another version meanwhile; what was decided on the former one must be looked at again."""
+
+
+class DatasetDeleted(DatasetNotFound):
+    """The dataset was deleted; it can be restored."""
+
+
+class DatasetInUse(StorageError):
+    """Something depends on the dataset: a champion, or a study that has not ended."""
 
 
 class ImageNotFound(StorageError):
@@ -86,3 +98,7 @@ class FeatureCacheError(StorageError):
 
 class TrackingError(StorageError):
     """MLflow refused or could not be reached."""
+
+
+class BadEdit(StorageError):
+    """A correction of a picture contradicts itself, or the picture isn't there."""

@@ -82,6 +82,9 @@ class DatasetVersion:
     created_at: datetime
     counts: Mapping[Role, Mapping[Label, int]]  # every role and label is a key, with 0 where there is none
     mask_count: int  # images with a ground-truth mask
+    title: str | None  # what people call it
+    change: str | None  # what it changed in the version before it, in words
+    who: str | None  # made it; None for what older programs made
 
     def count(self, *, role: Role | None = None, label: Label | None = None) -> int:
         """Number of images, of one role or label where given."""
@@ -111,6 +114,54 @@ class Dataset:
     name: str
     created_at: datetime
     latest: DatasetVersion | None
+    deleted_at: datetime | None  # set aside by a person, to be restored or forgotten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A picture that did not become part of a version."""
+
+    name: str  # relative to where it came from
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Something to know of a picture that was taken all the same."""
+
+    pixel_digest: str
+    kind: str  # empty mask, scaled mask, grey mask
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest:
+    """What came of reading the pictures of a version, besides the version."""
+
+    skipped: tuple[Skipped, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A correction of one picture that waits to become part of the next version; None leaves a thing as it is."""
+
+    pixel_digest: str
+    label: Label | None = None
+    defect_type: str | None = None  # of a picture that `label` makes or leaves anomalous
+    mask_digest: str | None = None  # "" takes the mask away
+    remove: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What somebody did to a dataset."""
+
+    dataset_name: str
+    who: str
+    what: str
+    created_at: datetime
 
 
 class StudyState(StrEnum):

@@ -4,8 +4,8 @@ The choice depends on the pixels alone: neither on the order of the images, nor 
 chance.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
@@ -31,9 +31,11 @@ class RoleInput:
     defect_type: str | None
 
 
-def assign_roles(entries: Sequence[RoleInput]) -> list[Role]:
+def assign_roles(entries: Sequence[RoleInput], known: Mapping[str, Role] | None = None) -> list[Role]:
     """Give every image exactly one role.
 
+    - An image that has a role keeps it, but for one that was trained on or calibrated with and turns out anomalous:
+      it goes to validation, for models of the past have seen it. The rules below are about the others.
     - The source's train images become train and calibration, its test images validation and test.
     - Normal images without split: 15 % validation, 15 % test, the rest train and calibration.
     - Calibration takes 20 %, at least 19 images, never more than half of what train and calibration share.
@@ -43,6 +45,7 @@ def assign_roles(entries: Sequence[RoleInput]) -> list[Role]:
 
     Args:
         entries: each picture once, in any order.
+        known: role by pixel digest, of images that have or had one in the same dataset.
     Returns:
         One role per entry, in the order of the entries.
     Raises:
@@ -51,11 +54,18 @@ def assign_roles(entries: Sequence[RoleInput]) -> list[Role]:
         TooFewImages: a role would have no normal image; needed are 2 of train/good and 2 of test/good,
             or 4 without split.
     """
+    known = known or {}
     _check(entries)
+    roles = {entry.pixel_digest: _kept(entry, known) for entry in entries if entry.pixel_digest in known}
+    labels = {entry.pixel_digest: (entry.label, entry.defect_type or "") for entry in entries}
+    have = Counter(roles.values())
+    normals = Counter(role for digest, role in roles.items() if labels[digest][0] is Label.NORMAL)
     pool: list[str] = []
     held_out: dict[tuple[Label, str], list[str]] = defaultdict(list)
     loose: list[str] = []
     for entry in entries:
+        if entry.pixel_digest in roles:
+            continue
         if entry.split == "train":
             pool.append(entry.pixel_digest)
         elif entry.split is None and entry.label is Label.NORMAL:
@@ -63,27 +73,37 @@ def assign_roles(entries: Sequence[RoleInput]) -> list[Role]:
         else:
             held_out[entry.label, entry.defect_type or ""].append(entry.pixel_digest)
 
-    share = max(1, _percent(HELD_OUT_PERCENT, len(loose))) if loose else 0
+    share = max(1, _percent(HELD_OUT_PERCENT, len(loose) + normals.total())) if loose else 0
+    missing = max(0, 2 * share - normals[Role.VALIDATION] - normals[Role.TEST])
     loose.sort(key=_rank)
-    held_out[Label.NORMAL, ""] += loose[: 2 * share]
-    pool += loose[2 * share :]
-    _check_enough(len(pool), len(held_out[Label.NORMAL, ""]), split=not loose)
+    held_out[Label.NORMAL, ""] += loose[:missing]
+    pool += loose[missing:]
+    trainable = len(pool) + normals[Role.TRAIN] + normals[Role.CALIBRATION]
+    judged = len(held_out[Label.NORMAL, ""]) + normals[Role.VALIDATION] + normals[Role.TEST]
+    _check_enough(trainable, judged, split=not loose)
 
-    roles: dict[str, Role] = {}
-    calibration = min(
-        max(_percent(CALIBRATION_PERCENT, len(pool) + 2 * share), CALIBRATION_MINIMUM), len(pool) // 2
-    )
+    wanted = max(_percent(CALIBRATION_PERCENT, trainable + 2 * share), CALIBRATION_MINIMUM)
+    calibration = min(wanted, trainable // 2) - normals[Role.CALIBRATION]
     for position, digest in enumerate(sorted(pool, key=_rank)):
         roles[digest] = Role.CALIBRATION if position < calibration else Role.TRAIN
 
-    behind, ahead = Role.VALIDATION, Role.TEST  # the one with fewer images by then comes first
+    strata = Counter((labels[digest], role) for digest, role in roles.items())
     for stratum in sorted(held_out):
-        digests = sorted(held_out[stratum], key=_rank)
-        for position, digest in enumerate(digests):
-            roles[digest] = behind if position % 2 == 0 else ahead
-        if len(digests) % 2:
-            behind, ahead = ahead, behind
+        for digest in sorted(held_out[stratum], key=_rank):
+            # The role with fewer images of the stratum, then with fewer of all, then validation.
+            role = min((Role.VALIDATION, Role.TEST), key=lambda role: (strata[stratum, role], have[role]))
+            roles[digest] = role
+            strata[stratum, role] += 1
+            have[role] += 1
     return [roles[entry.pixel_digest] for entry in entries]
+
+
+def _kept(entry: RoleInput, known: Mapping[str, Role]) -> Role:
+    role = known[entry.pixel_digest]
+    if entry.label is Label.ANOMALOUS and role in (Role.TRAIN, Role.CALIBRATION):
+        # Not to test: a champion that was trained on it as normal would be compared there.
+        return Role.VALIDATION
+    return role
 
 
 def _rank(pixel_digest: str) -> str:

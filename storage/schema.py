@@ -112,6 +112,7 @@ class DatasetRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
     created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]  # set aside; nothing of it is lost until it is restored
 
 
 class VersionRow(Base):
@@ -134,6 +135,11 @@ class VersionRow(Base):
     created_at: Mapped[datetime]
     counts: Mapped[dict[str, Any]]  # {role: {label: number of images}}
     mask_count: Mapped[int]
+    title: Mapped[str | None] = mapped_column(
+        Text
+    )  # what people call it; the one thing of it that may change
+    change: Mapped[str | None] = mapped_column(Text)  # what it changed in the version before it, for people
+    who: Mapped[str | None] = mapped_column(Text)
 
     dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -162,6 +168,72 @@ class ImageRow(Base):
     label: Mapped[Label]
     defect_type: Mapped[str | None] = mapped_column(Text)
     mask_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+
+
+class IngestRow(Base):
+    """What reading the pictures of a version left out, and what a person should know of those that it took."""
+
+    __tablename__ = "ingests"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("dataset_versions.id"), primary_key=True)
+    report: Mapped[dict[str, Any]]
+
+
+class MeasuresRow(Base):
+    """What was measured on a picture when it was read; true of its pixels, in whatever dataset they stand."""
+
+    __tablename__ = "measures"
+
+    pixel_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), primary_key=True)
+    values: Mapped[dict[str, Any]]
+    signature: Mapped[bytes]  # a small grey copy, by which copies of a picture are found
+
+
+class EditRow(Base):
+    """A correction of one picture that waits to become part of the next version."""
+
+    __tablename__ = "edits"
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    pixel_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), primary_key=True)
+    edit: Mapped[dict[str, Any]]
+    who: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class CheckupRow(Base):
+    """What the dataset doctor found in a version."""
+
+    __tablename__ = "checkups"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("dataset_versions.id"), primary_key=True)
+    findings: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class AcceptedRow(Base):
+    """A finding that a person has accepted for a picture, in all versions of the dataset."""
+
+    __tablename__ = "accepted"
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    finding: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(2 * DIGEST_LENGTH + 1), primary_key=True)
+    who: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class EventRow(Base):
+    """What somebody did to a dataset, kept for ever."""
+
+    __tablename__ = "events"
+    __table_args__ = _IDS_ARE_NEVER_REUSED
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    who: Mapped[str] = mapped_column(Text)
+    what: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
 
 
 class StudyRow(Base):

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from hashlib import sha256
 from random import Random
 from typing import Literal
@@ -167,3 +168,39 @@ def test_anomalous_training_picture_is_refused() -> None:
 def test_too_few_normal_pictures_are_refused(source: list[RoleInput], message: str) -> None:
     with pytest.raises(TooFewImages, match=message):
         assign_roles(source)
+
+
+@given(former=sources(), added=st.lists(st.sampled_from(["train", "test", None]), max_size=40))
+def test_images_that_have_a_role_keep_it_when_others_come(
+    former: list[RoleInput], added: list[Literal["train", "test"] | None]
+) -> None:
+    known = {one.pixel_digest: role for one, role in zip(former, assign_roles(former), strict=True)}
+    grown = former + [entry(f"added {number}", split) for number, split in enumerate(added)]
+    roles = {one.pixel_digest: role for one, role in zip(grown, assign_roles(grown, known), strict=True)}
+    assert {digest: roles[digest] for digest in known} == known
+    for one in grown[len(former) :]:
+        allowed = {
+            "train": {Role.TRAIN, Role.CALIBRATION},
+            "test": {Role.VALIDATION, Role.TEST},
+            None: set(Role),
+        }[one.split]
+        assert roles[one.pixel_digest] in allowed
+
+
+def test_added_images_fill_up_the_roles_that_lack_some() -> None:
+    former = entries(None, 10)
+    known = {one.pixel_digest: role for one, role in zip(former, assign_roles(former), strict=True)}
+    grown = former + [entry(f"added {number}", None) for number in range(190)]
+    assert Counter(assign_roles(grown, known)) == Counter(assign_roles(entries(None, 200)))
+
+
+def test_training_image_that_turns_out_anomalous_goes_to_validation() -> None:
+    former = [*entries("train", 10), *entries("test", 10)]
+    known = {one.pixel_digest: role for one, role in zip(former, assign_roles(former), strict=True)}
+    trained = next(one for one in former if known[one.pixel_digest] is Role.TRAIN)
+    relabelled = [
+        replace(one, split=None, label=Label.ANOMALOUS, defect_type="dent") if one is trained else one
+        for one in former
+    ]
+    roles = assign_roles(relabelled, known)
+    assert roles[former.index(trained)] is Role.VALIDATION

@@ -1,0 +1,92 @@
+"""Corrections of pictures that wait to become part of a dataset's next version.
+
+They lie in the database, so that a reload, another browser or a crash loses none; one per picture, the last wins.
+Every function works in the session it is given and leaves committing to it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from storage.datasets import get_dataset
+from storage.errors import BadEdit
+from storage.records import Edit, Label
+from storage.schema import EditRow
+
+
+def put_edits(session: Session, name: str, edits: Iterable[Edit], *, who: str, now: datetime) -> None:
+    """Add corrections; what is None in one leaves what an earlier one of the same picture says.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        BadEdit: a defect type for a picture that the same edit labels normal.
+    """
+    dataset_id = get_dataset(session, name).id
+    waiting = {edit.pixel_digest: edit for edit in list_edits(session, name)}
+    for edit in edits:
+        if edit.label is Label.NORMAL and edit.defect_type:
+            raise BadEdit(
+                f"Picture {edit.pixel_digest[:12]} is to be normal and of defect type '{edit.defect_type}'; "
+                "only anomalous pictures have one. Choose one of the two."
+            )
+        merged = _merged(waiting.get(edit.pixel_digest), edit)
+        waiting[edit.pixel_digest] = merged
+        session.merge(
+            EditRow(
+                dataset_id=dataset_id,
+                pixel_digest=edit.pixel_digest,
+                edit=asdict(merged),
+                who=who,
+                created_at=now,
+            )
+        )
+    session.flush()
+
+
+def list_edits(session: Session, name: str) -> list[Edit]:
+    """The waiting corrections of a dataset, the oldest first.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+    """
+    query = (
+        select(EditRow.edit)
+        .where(EditRow.dataset_id == get_dataset(session, name).id)
+        .order_by(EditRow.created_at, EditRow.pixel_digest)
+    )
+    return [_edit(values) for values in session.scalars(query)]
+
+
+def discard_edits(session: Session, name: str, pixel_digests: Iterable[str] | None = None) -> None:
+    """Forget corrections: those of the given pictures, or all.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+    """
+    dataset_id = get_dataset(session, name).id
+    if pixel_digests is None:
+        session.execute(delete(EditRow).where(EditRow.dataset_id == dataset_id))
+        return
+    for digest in pixel_digests:  # one by one: a database takes only so many values in one statement
+        session.execute(
+            delete(EditRow).where(EditRow.dataset_id == dataset_id, EditRow.pixel_digest == digest)
+        )
+
+
+def _merged(former: Edit | None, edit: Edit) -> Edit:
+    if former is None:
+        return edit
+    return replace(
+        edit,
+        label=edit.label or former.label,
+        defect_type=edit.defect_type if edit.label or edit.defect_type is not None else former.defect_type,
+        mask_digest=former.mask_digest if edit.mask_digest is None else edit.mask_digest,
+    )
+
+
+def _edit(values: dict[str, object]) -> Edit:
+    label = values.pop("label")
+    return Edit(label=None if label is None else Label(str(label)), **values)  # type: ignore[arg-type]
