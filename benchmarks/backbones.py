@@ -128,7 +128,7 @@ def _mvtec_test(folder: Path) -> Iterable[LabelledPicture]:
             else:
                 mask = folder / "ground_truth" / kind / f"{path.stem}_mask.png"
                 yield LabelledPicture(
-                    path=path, label=Label.ANOMALOUS, mask_path=mask if mask.exists() else None
+                    path=path, label=Label.ANOMALOUS, mask_paths=(mask,) if mask.exists() else ()
                 )
 
 
@@ -139,7 +139,7 @@ def _cookies(folder: Path) -> Task:
         LabelledPicture(
             path=folder / line["source-ref"],
             label=Label.ANOMALOUS,
-            mask_path=folder / line["anomaly-mask-ref"],
+            mask_paths=(folder / line["anomaly-mask-ref"],),
         )
         for line in lines
         if line["anomaly-label"] == 1

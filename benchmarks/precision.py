@@ -19,7 +19,8 @@ import torch
 from benchmarks.measuring import RESULTS, add_backbone_options, chosen_backbone, machine, write_json
 from engine.config import SimpleNetConfig
 from engine.features import FeatureExtractor
-from engine.images import decode, decode_mask
+from engine.images import decode
+from engine.masks import decode_mask, merge_masks
 from engine.metrics import aupro, image_auroc, pixel_auroc
 from engine.scoring import Detector
 from engine.training import train
@@ -82,11 +83,13 @@ def _figures(detector: Detector, test: Sequence[Entry]) -> tuple[float, ...]:
     labels = [entry.label is Label.ANOMALOUS for entry in test]
     maps, masks = [], []
     for entry, one, anomalous in zip(test, scored, labels, strict=True):
-        if anomalous and entry.mask_path is None:
+        if anomalous and not entry.mask_paths:
             continue  # nobody has marked it
         maps.append(one.anomaly_map)
         marked = (
-            decode_mask(entry.mask_path.read_bytes(), entry.name) if anomalous and entry.mask_path else None
+            merge_masks([decode_mask(path.read_bytes(), path.name) for path in entry.mask_paths])
+            if anomalous
+            else None
         )
         masks.append(np.zeros(one.anomaly_map.shape, bool) if marked is None else marked)
     scores = np.array([one.score for one in scored])

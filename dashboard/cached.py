@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard.scored import ScoredPicture
 from dashboard.session import workspace
-from dashboard.thumbnails import data_url, thumbnail
+from dashboard.thumbnails import address
 from engine.images import RGB, decode
 from storage import datasets
 from storage.records import DatasetVersion, ImageRecord
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from tuning.backbones import BackboneStatus, OfferedBackbone
 
 
-@st.cache_data(max_entries=4000, show_spinner=False)
-def thumbnail_url(digest: str, name: str) -> str:
-    """A small copy of a picture as a data URL."""
-    return data_url(thumbnail(workspace(), digest, name))
+def thumbnail_url(digest: str) -> str:
+    """Where the browser gets a small copy of a picture."""
+    return address(workspace().settings, digest)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

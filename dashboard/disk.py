@@ -14,7 +14,9 @@ def usage(settings: Settings) -> dict[str, int]:
         "Models and run artifacts": settings.artifacts_folder,
         "Checkpoints": settings.checkpoints_folder,
         "Anomaly maps": settings.maps_folder,
-        "Thumbnails": settings.home / "thumbnails",
+        "Thumbnails": settings.thumbnails_folder,
+        "Uploads in progress": settings.staging_folder,
+        "Exports": settings.exports_folder,
         "Logs": settings.logs_folder,
     }
     found = {kind: _bytes_below(folder) for kind, folder in folders.items()}

@@ -15,3 +15,11 @@ class BadOption(DashboardError):
 
 class WorkersDie(DashboardError):
     """Workers were started for a study and none stayed alive."""
+
+
+class BadTicket(DashboardError):
+    """A request carries no ticket of a page of ours, or one that has run out."""
+
+
+class ForeignPage(DashboardError):
+    """A request was sent by a web page of somebody else."""

@@ -1,6 +1,7 @@
 """How the dashboard's process is started, theme included: `python -m dashboard.server` with Streamlit's flags."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dashboard.theme import THEME_FILE
@@ -30,17 +31,36 @@ def command(settings: Settings) -> list[str]:
     return [sys.executable, "-m", "dashboard.server", *(f"--{key}={value}" for key, value in options.items())]
 
 
-def serve(flags: list[str]) -> None:
-    """Run Streamlit in this process until it is asked to end.
+def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
+    """Serve the pages of `script` and our routes beside them in this process, until it is asked to end.
 
     MLflow and torch are imported first, by this one thread: that takes seconds which no visitor then waits, and two
     visitors' threads that import MLflow at once leave it half imported for good.
     """
-    from streamlit.web import cli
+    import streamlit
+    from streamlit.web import bootstrap
 
+    from dashboard import thumbnails, uploads
     from tuning import packaging, predictor  # noqa: F401
 
-    cli.main(["run", str(APP_FILE), *flags], prog_name="streamlit")
+    settings = Settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    options = streamlit_options(flags)
+    bootstrap.load_config_options(options)  # routes lie below server.baseUrlPath
+    app = streamlit.App(script, routes=[*uploads.routes(settings), *thumbnails.routes(settings)])
+    app.run(config=options)
+
+
+def streamlit_options(flags: Sequence[str]) -> dict[str, str | int | bool]:
+    """Streamlit's options from flags such as `--server.port=8501`, with the types that Streamlit wants."""
+    options: dict[str, str | int | bool] = {}
+    for flag in flags:
+        key, _, text = flag.removeprefix("--").partition("=")
+        if text in ("true", "false"):
+            options[key] = text == "true"
+        else:
+            options[key] = int(text) if text.isdecimal() else text
+    return options
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import streamlit as st
 from dashboard import logs
 from storage.workspace import Workspace, open_workspace
 
+WHO = "dashboard"  # until people log in, what is done from a page names the page
+
 
 @st.cache_resource(show_spinner="Opening the workspace …")
 def workspace() -> Workspace:

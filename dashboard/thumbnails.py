@@ -1,33 +1,54 @@
-"""Small copies of pictures on disk, so that a page of many pictures never decodes the originals twice."""
+"""Small copies of pictures on disk, so that a page of many pictures never decodes the originals twice.
 
+Pages show them by address (`address`), which browsers ask once and keep.
+"""
+
+import asyncio
 import base64
 import io
-import os
-import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
+from dashboard import tickets
+from dashboard.guard import base_path, guarded
+from engine import images
 from engine.images import decode
-from storage.workspace import Workspace
+from storage.blobs import BlobStore
+from storage.settings import Settings
+from storage.thumbnails import Thumbnails
 
 SIDE = 192  # pixels of the longer side: twice the grid's tile, for dense displays
 QUALITY = 82  # JPEG
 
 
-def thumbnail(workspace: Workspace, digest: str, name: str) -> bytes:
+def thumbnail(settings: Settings, digest: str, name: str) -> bytes:
     """JPEG bytes of a small copy of the picture `digest`, from disk or made now.
 
     Raises:
         BlobMissing: the picture is not in the store.
         BadImage: it can not be decoded.
     """
-    file = workspace.settings.home / "thumbnails" / digest[:2] / f"{digest}-{SIDE}.jpg"
-    if file.exists():
-        return file.read_bytes()
-    data = shrunk(Image.fromarray(decode(workspace.blobs.get(digest), name)))
-    _write_whole(file, data)
-    return data
+    kept = Thumbnails(settings.thumbnails_folder)
+    found = kept.get(digest)
+    if found is None:
+        found = images.thumbnail(decode(BlobStore(settings.blobs_folder).get(digest), name), SIDE)
+        kept.put(digest, found)
+    return found
+
+
+def of_file(path: str, name: str) -> bytes:
+    """JPEG bytes of a small copy of a picture that is in no store.
+
+    Raises:
+        BadImage: it can not be decoded.
+        OSError: the file can not be read.
+    """
+    return images.thumbnail(decode(Path(path).read_bytes(), name), SIDE)
 
 
 def shrunk(picture: Image.Image, side: int = SIDE) -> bytes:
@@ -44,10 +65,30 @@ def data_url(data: bytes, kind: str = "jpeg") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _write_whole(file: Path, data: bytes) -> None:
-    """Write under another name first: a page beside this one never reads half a picture."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-    Path(temporary).replace(file)
+def address(settings: Settings, digest: str) -> str:
+    """Where a browser gets the small copy of a picture; the address never changes."""
+    key = tickets.picture_key(tickets.secret(settings.home), digest)
+    return f"{base_path()}/thumbnails/{digest}?key={key}"
+
+
+def routes(settings: Settings) -> list[BaseRoute]:
+    """The route that `address` leads to, for `streamlit.App`."""
+    return [Route(f"{base_path()}/thumbnails/{{digest}}", _Route(settings).show)]
+
+
+class _Route:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._secret = tickets.secret(settings.home)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")
+
+    @guarded
+    async def show(self, request: Request) -> Response:
+        digest = request.path_params["digest"]
+        tickets.check_picture_key(self._secret, digest, request.query_params.get("key", ""))
+        data = await asyncio.get_running_loop().run_in_executor(
+            self._threads, thumbnail, self._settings, digest, "picture"
+        )
+        return Response(
+            data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=31536000, immutable"}
+        )

@@ -1,10 +1,11 @@
 """Files of images and masks, stored once each under the SHA-256 of their bytes."""
 
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from storage.atomic_files import write_file
+from storage.atomic_files import sync_file, sync_folder, write_file
 from storage.errors import BlobMissing
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -19,9 +20,12 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, *, settled: bool = True) -> str:
         """Store bytes; those stored already are left alone.
 
+        Args:
+            settled: whether they must survive a power cut at once; if not, call `settle` before anything points
+                to them. Thousands of files are written several times as fast so.
         Returns:
             Their SHA-256 in hex, the key to get them back.
         """
@@ -30,8 +34,20 @@ class BlobStore:
         # The size differs where a disk lost what it had promised: then it is written again.
         if not path.is_file() or path.stat().st_size != len(data):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, data)
+            write_file(path, data, settled=settled)
         return digest
+
+    def settle(self, digests: Iterable[str]) -> None:
+        """Make stored bytes survive a power cut.
+
+        Raises:
+            OSError: the disk could not keep what it had taken.
+        """
+        paths = [self.path(digest) for digest in digests]
+        for path in paths:
+            sync_file(path)
+        for folder in {path.parent for path in paths}:
+            sync_folder(folder)
 
     def get(self, digest: str) -> bytes:
         """The bytes stored under a digest.

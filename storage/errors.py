@@ -102,3 +102,48 @@ class TrackingError(StorageError):
 
 class BadEdit(StorageError):
     """A correction of a picture contradicts itself, or the picture isn't there."""
+
+
+class BadName(StorageError):
+    """The name of a file breaks a rule: it could not be kept on every computer, or not be shown."""
+
+
+class UnsafeName(BadName):
+    """The name of a file leads out of its folder; whoever packed it made a mistake or means harm."""
+
+
+class BadArchive(StorageError):
+    """The archive is refused as a whole: damaged, unsafe or too large. Nothing of it was kept."""
+
+
+class DiskFull(BadArchive):
+    """There is no room to unpack the archive, which may itself be in order; it can be tried again."""
+
+
+class UnreadableFolder(StorageError):
+    """A folder that should be listed does not exist, is none, or may not be read."""
+
+
+class UploadNotFound(StorageError):
+    """No upload has this id, or none any more."""
+
+
+class BadUpload(StorageError):
+    """An upload can't be made as announced: no files, a name given twice, a size that is none."""
+
+
+class UploadTooLarge(StorageError):
+    """An upload has more bytes or files than this installation takes, or a body more than was announced."""
+
+
+class OffsetMismatch(StorageError):
+    """Bytes were sent for another place than where the upload goes on; `index` and `offset` tell where that is."""
+
+    def __init__(self, message: str, *, index: int, offset: int) -> None:
+        super().__init__(message)
+        self.index = index
+        self.offset = offset  # bytes
+
+
+class UploadIncomplete(StorageError):
+    """An upload can't be completed, because files are missing bytes."""

@@ -1,214 +1,290 @@
-"""How people arrange folders of pictures, and what the arrangement says about each picture.
+"""How people arrange pictures, and what the arrangement says about each picture.
 
-Only names are looked at; no picture is opened. Hidden files and folders (`.DS_Store`, `.git`) are never seen.
+Only names are looked at, and lists of pictures read; no picture is opened. Hidden files are never seen.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from storage.entries import Entry, Layout, balanced, note
 from storage.errors import UnknownLayout
+from storage.label_words import dataset_name, guess_normal, question, split_word, verdict
+from storage.listing import SourceFile, walk
+from storage.manifests import read_lists
+from storage.mask_names import attach, with_masks
 from storage.records import Label
+from storage.tree import Folder, plant, tells_nothing
+from storage.visa import read_split_file
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})  # in any case
-# MVTec says good; the others must not be taken for defect types.
-NORMAL_FOLDERS = frozenset({"good", "normal", "ok"})
-MASK_SUFFIX = "_mask"  # ground_truth/scratch/007_mask.png belongs to test/scratch/007.png
-NAMES_IN_A_NOTE = 10
+__all__ = ["Choice", "Entry", "Group", "Layout", "choose", "contents", "groups", "scan", "understand"]
 
 UNDERSTOOD = (
-    "Understood are: a plain folder of pictures of normal parts; or the MVTec layout with train/good, "
-    "test/good, test/<defect type> and, where there are masks, ground_truth/<defect type>/<picture>_mask.png; "
-    "good may be called ok or normal, and a mask as its picture."
+    "Understood are: a plain folder of pictures of normal parts; two or more folders of which one holds the normal "
+    "parts, as good and bad; the MVTec layout with train/good, test/good, test/<defect type> and, where there are "
+    "masks, ground_truth/<defect type>/<picture>_mask.png (good may be called ok or normal, a mask as its picture); "
+    "a folder of several such; VisA with split_csv/1cls.csv; and a list of pictures as CSV or JSON lines with a "
+    "column path."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One picture that was found."""
+class Group:
+    """Pictures that came together, in a folder or under a label."""
 
-    path: Path
-    name: str  # relative to the scanned folder, with forward slashes
+    key: str  # what people call it: 'test/scratch'
+    pictures: int
+    masks: int  # pictures with a mask
     split: Literal["train", "test"] | None
     label: Label
     defect_type: str | None
-    mask_path: Path | None
+    examples: tuple[str, ...]  # names of the first pictures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """All pictures of a folder, and what a person should know about the rest."""
+class Choice:
+    """What a person decides for a group."""
 
-    kind: Literal["mvtec", "flat", "visa"]
-    entries: tuple[Entry, ...]  # by name
-    notes: tuple[str, ...]  # sentences: what was left out, masks without picture, pictures without mask
+    split: Literal["train", "test"] | None
+    label: Label
+    defect_type: str | None = None
+    leave_out: bool = False
 
-    @property
-    def source_split(self) -> bool:
-        """Whether the folder says itself what is for training and what for testing."""
-        return any(entry.split is not None for entry in self.entries)
+
+def understand(files: Sequence[SourceFile], origin: str, *, normal: str | None = None) -> tuple[Layout, ...]:
+    """Find out how files are arranged: one layout for each dataset that they make.
+
+    Args:
+        origin: where they came from, for messages and for names.
+        normal: the folder or label of the normal parts, where names don't say it.
+    Raises:
+        UnknownLayout: there are no pictures, or they are arranged in another way; says what was found and what to do.
+    """
+    visa = read_split_file(files, origin)
+    if visa is not None:
+        return tuple(visa.values())
+    called = dataset_name(_stem(origin))
+    listed = read_lists(files, normal)
+    if listed is not None:
+        return (
+            Layout(
+                kind="lookout" if listed.lookout else "manifest",
+                name=called,
+                entries=listed.entries,
+                notes=listed.notes,
+                unsure=listed.unsure,
+                answers=listed.answers,
+            ),
+        )
+    root = plant(files)
+    if root.name and not tells_nothing(root.name):
+        called = dataset_name(root.name)
+    if _is_split(root):
+        return (_mvtec(root, called, origin),)
+    products = [folder for folder in root.filled() if _is_split(folder)]
+    if products and not root.pictures:
+        found = []
+        for product in products:
+            own = f"{called}-{product.name}" if tells_nothing(product.name) else product.name
+            found.append(_mvtec(product, dataset_name(own), origin))
+        return tuple(found)
+    inner = root.inner()
+    if inner.name and inner is not root and not tells_nothing(inner.name):
+        called = dataset_name(inner.name)
+    if inner.pictures:
+        return (_flat(inner, called),)
+    if inner.filled():
+        return (_folders(inner, called, normal),)
+    raise UnknownLayout(f"'{origin}' holds no pictures that can be placed: {root.describe()}. {UNDERSTOOD}")
 
 
 def scan(folder: Path) -> Layout:
-    """Find out how a folder is arranged and list its pictures.
+    """Find out how a folder that holds one dataset is arranged, and list its pictures.
 
     Raises:
-        UnknownLayout: it doesn't exist, holds no pictures, or is arranged in another way; says what was
-        found and what to do.
+        UnknownLayout: it doesn't exist, holds no pictures or those of several products, or is arranged in another way.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "doesn't exist"
         raise UnknownLayout(f"Folder '{folder}' {what}. Give a folder of pictures. {UNDERSTOOD}")
-    inside = _Folder(folder)
-    if {"train", "test"} & set(inside.folder_names):
-        return _scan_mvtec(folder, inside)
-    if inside.pictures:
-        return _scan_flat(inside)
-    categories = [child.name for child in inside.folders if _looks_like_mvtec(child)]
-    if categories:
+    found = understand(walk(folder), str(folder))
+    if len(found) > 1:
+        names = ", ".join(layout.name for layout in found)
         raise UnknownLayout(
-            f"Folder '{folder}' holds several products: {', '.join(categories)}; a dataset holds one. "
-            f"Give one of them, for instance '{folder / categories[0]}'."
+            f"Folder '{folder}' holds several products: {names}; a dataset holds one. Give one of their folders."
         )
-    raise UnknownLayout(
-        f"Folder '{folder}' holds no pictures that can be placed: {inside.describe()}. {UNDERSTOOD}"
-    )
+    return found[0]
 
 
 def contents(folder: Path) -> str:
     """Say in words what lies directly in a folder: 'folders a, b; 3 pictures'."""
-    return _Folder(folder).describe()
+    return plant(walk(folder)).describe()
 
 
-class _Folder:
-    """What lies directly in a folder, without hidden things, by name."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        visible = sorted(
-            (child for child in path.iterdir() if not child.name.startswith(".")), key=lambda c: c.name
+def groups(layout: Layout) -> tuple[Group, ...]:
+    """The pictures of a layout by where they came from, in the order of their names."""
+    by_key: dict[str, list[Entry]] = defaultdict(list)
+    for entry in layout.entries:
+        by_key[entry.group].append(entry)
+    return tuple(
+        Group(
+            key=key,
+            pictures=len(entries),
+            masks=sum(bool(entry.mask_paths) for entry in entries),
+            split=entries[0].split,
+            label=entries[0].label,
+            defect_type=entries[0].defect_type,
+            examples=tuple(entry.name for entry in entries[:8]),
         )
-        self.folders = [child for child in visible if child.is_dir()]
-        self.pictures = [
-            child for child in visible if child.suffix.lower() in PICTURE_SUFFIXES and child.is_file()
-        ]
-        known = {*self.folders, *self.pictures}
-        self.others = [child for child in visible if child not in known]
-        self.folder_names = [child.name for child in self.folders]
-
-    def describe(self) -> str:
-        found = []
-        if self.folders:
-            found.append(f"folders {_list(self.folder_names)}")
-        if self.pictures:
-            found.append(f"{len(self.pictures)} pictures")
-        if self.others:
-            kinds = Counter(child.suffix.lower() or "no suffix" for child in self.others)
-            found.append(
-                "other files " + ", ".join(f"{number} × {kind}" for kind, number in sorted(kinds.items()))
-            )
-        return "; ".join(found) or "it is empty"
-
-
-def _looks_like_mvtec(folder: Path) -> bool:
-    return (folder / "train").is_dir() or (folder / "test").is_dir()
-
-
-def _scan_flat(inside: _Folder) -> Layout:
-    entries = tuple(
-        Entry(path=path, name=path.name, split=None, label=Label.NORMAL, defect_type=None, mask_path=None)
-        for path in inside.pictures
+        for key, entries in by_key.items()
     )
-    notes = _notes("Left out, not pictures", (path.name for path in inside.others))
-    notes += _notes("Left out, folders beside the pictures", inside.folder_names)
-    return Layout(kind="flat", entries=entries, notes=tuple(notes))
 
 
-def _scan_mvtec(root: Path, inside: _Folder) -> Layout:
-    def name(path: Path) -> str:
-        return path.relative_to(root).as_posix()
+def choose(layout: Layout, choices: Mapping[str, Choice]) -> Layout:
+    """The layout as a person decided; groups without a choice stay as they were understood.
 
+    Raises:
+        UnknownLayout: a choice is for a group that isn't there, or nothing is left.
+    """
+    keys = {entry.group for entry in layout.entries}
+    unknown = sorted(set(choices) - keys)
+    if unknown:
+        raise UnknownLayout(
+            f"There is no group '{unknown[0]}'; there are {', '.join(sorted(keys))}. Choose among them."
+        )
+    entries = []
+    for entry in layout.entries:
+        choice = choices.get(entry.group)
+        if choice is None:
+            entries.append(entry)
+        elif not choice.leave_out:
+            anomalous = choice.label is Label.ANOMALOUS
+            kind = choice.defect_type if anomalous else None
+            masks = entry.mask_paths if anomalous else ()
+            entries.append(
+                replace(entry, split=choice.split, label=choice.label, defect_type=kind, mask_paths=masks)
+            )
+    if not entries:
+        raise UnknownLayout("All groups are left out; a dataset needs pictures. Use at least one.")
+    return replace(layout, entries=tuple(entries))
+
+
+def _stem(origin: str) -> str:
+    name = PurePosixPath(origin.replace("\\", "/")).name
+    for suffix in (".zip", ".gz", ".tgz", ".bz2", ".xz", ".tar", ".manifest", ".csv", ".json", ".jsonl"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _is_split(folder: Folder) -> bool:
+    return any(split_word(name) for name in folder.folders)
+
+
+def _mvtec(root: Folder, called: str, origin: str) -> Layout:
     entries: list[Entry] = []
-    strangers = [*inside.others, *inside.pictures]
-    unread = [path for path in inside.folders if path.name not in ("train", "test", "ground_truth")]
-    masks, mask_strangers = _masks(root / "ground_truth")
-    strangers += mask_strangers
-    unmasked: list[str] = []
-    used: set[Path] = set()
-    for split in ("train", "test"):
-        if split not in inside.folder_names:
+    strangers = [*root.others, *root.pictures]
+    unread: list[str] = []
+    oks = 0
+    for name, top in root.folders.items():
+        split = split_word(name)
+        if split is None:
+            if top.all_pictures():
+                unread.append(root.own_name(SourceFile(name=top.path, path=Path())))
             continue
-        top = _Folder(root / split)
-        strangers += [*top.others, *top.pictures]
-        for kind in top.folders:
-            normal = kind.name.lower() in NORMAL_FOLDERS
-            if split == "train" and not normal:
-                unread.append(kind)
-                continue
-            found = _Folder(kind)
-            strangers += found.others
-            unread += found.folders
-            for path in found.pictures:
-                mask = None if normal else masks.get((kind.name, path.stem))
-                if mask is not None:
-                    used.add(mask)
-                elif not normal:
-                    unmasked.append(name(path))
-                entries.append(
-                    Entry(
-                        path=path,
-                        name=name(path),
-                        split="train" if split == "train" else "test",
-                        label=Label.NORMAL if normal else Label.ANOMALOUS,
-                        defect_type=None if normal else kind.name,
-                        mask_path=mask,
-                    )
-                )
-    if not any(entry.split == "train" for entry in entries):
-        raise UnknownLayout(_no_training_pictures(root, inside))
-    entries.sort(key=lambda entry: entry.name)
-    notes = []
-    if not any(entry.split == "test" for entry in entries):
-        # Half a split is none: without it there would be nothing to judge a model by.
-        entries = [replace(entry, split=None) for entry in entries]
-        notes.append("There are no test pictures, so the pictures of train/good are shared among all roles.")
-    notes += _notes("Left out, not pictures or not inside a folder for their kind", map(name, strangers))
-    notes += _notes("Left out, folders that have no place in the layout", map(name, unread))
-    notes += _notes("Masks without a picture", (name(path) for path in masks.values() if path not in used))
-    notes += _notes("Anomalous pictures without a mask", unmasked)
-    return Layout(kind="mvtec", entries=tuple(entries), notes=tuple(notes))
+        strangers += top.others
+        if split == "train":  # pictures directly in train are normal ones; in test nobody knows what they are
+            entries += [_entry(root, picture, split, Label.NORMAL, None, name) for picture in top.pictures]
+        else:
+            strangers += top.pictures
+        for kind in top.folders.values():
+            label = verdict(kind.name) or Label.ANOMALOUS
+            oks += kind.name.casefold() in ("ok", "ko")
+            strangers += kind.all_others()
+            entries += [
+                _entry(root, picture, split, label, kind.name, f"{name}/{kind.name}")
+                for picture in kind.all_pictures()
+            ]
+    if not any(entry.split == "train" and entry.label is Label.NORMAL for entry in entries):
+        raise UnknownLayout(_no_training_pictures(root, origin))
+    entries, notes = attach(sorted(entries, key=lambda entry: entry.name), root.all_masks(), root.own_name)
+    entries, more = balanced(entries)
+    notes += more
+    notes += note(
+        "Left out, not pictures or not inside a folder for their kind", map(root.own_name, strangers)
+    )
+    notes += note("Left out, folders that have no place in the layout", unread)
+    notes += note(
+        "Anomalous pictures without a mask",
+        [entry.name for entry in entries if entry.label is Label.ANOMALOUS and not entry.mask_paths],
+    )
+    return Layout(
+        kind="btad" if oks > 1 else "mvtec", name=called, entries=tuple(entries), notes=tuple(notes)
+    )
 
 
-def _masks(folder: Path) -> tuple[dict[tuple[str, str], Path], list[Path]]:
-    """Masks by defect type and stem of their picture, and what else lies there."""
-    masks: dict[tuple[str, str], Path] = {}
-    strangers: list[Path] = []
-    if folder.is_dir():
-        top = _Folder(folder)
-        strangers += [*top.others, *top.pictures]
-        for kind in top.folders:
-            found = _Folder(kind)
-            strangers += [*found.others, *found.folders]
-            for path in found.pictures:
-                masks[kind.name, path.stem.removesuffix(MASK_SUFFIX)] = path
-    return masks, strangers
+def _entry(
+    root: Folder,
+    picture: SourceFile,
+    split: Literal["train", "test"] | None,
+    label: Label,
+    kind: str | None,
+    group: str,
+) -> Entry:
+    return Entry(
+        path=picture.path,
+        name=root.own_name(picture),
+        split=split,
+        label=label,
+        defect_type=kind if label is Label.ANOMALOUS else None,
+        group=group,
+    )
 
 
-def _no_training_pictures(root: Path, inside: _Folder) -> str:
-    if "train" not in inside.folder_names:
+def _no_training_pictures(root: Folder, origin: str) -> str:
+    train = next((folder for name, folder in root.folders.items() if split_word(name) == "train"), None)
+    if train is None:
         found = "has a folder test, but no folder train"
     else:
-        found = f"has no pictures in train/good; train holds: {_Folder(root / 'train').describe()}"
-    return f"Folder '{root}' {found}. Put pictures of normal parts into train/good. {UNDERSTOOD}"
+        found = f"has no pictures of normal parts in train; train holds: {train.describe()}"
+    where = f"'{origin}'" + (f", folder '{root.path}'," if root.path else "")
+    return f"Folder {where} {found}. Put pictures of normal parts into train/good. {UNDERSTOOD}"
 
 
-def _notes(subject: str, names: Iterable[str]) -> list[str]:
-    names = list(names)
-    return [f"{subject} ({len(names)}): {_list(names)}."] if names else []
+def _flat(folder: Folder, called: str) -> Layout:
+    entries = [_entry(folder, picture, None, Label.NORMAL, None, ".") for picture in folder.pictures]
+    notes: list[str] = []
+    if folder.all_masks():
+        entries, notes = with_masks(entries, folder.all_masks(), folder.own_name)
+    beside = [name for name, inside in folder.folders.items() if inside.all_pictures()]
+    notes += note("Left out, not pictures", map(folder.own_name, folder.others))
+    notes += note("Left out, folders beside the pictures", beside)
+    return Layout(kind="flat", name=called, entries=tuple(entries), notes=tuple(notes))
 
 
-def _list(names: list[str]) -> str:
-    more = len(names) - NAMES_IN_A_NOTE
-    return ", ".join(names[:NAMES_IN_A_NOTE]) + (f" and {more} more" if more > 0 else "")
+def _folders(root: Folder, called: str, normal: str | None) -> Layout:
+    """A folder per kind: one of normal parts, the others of anomalous ones."""
+    kinds = {folder.name: folder for folder in root.filled()}
+    counts = {name: len(folder.all_pictures()) for name, folder in kinds.items()}
+    guess = guess_normal(counts, normal)
+    entries: list[Entry] = []
+    for name, folder in kinds.items():
+        label = Label.NORMAL if name in guess.normal else Label.ANOMALOUS
+        for picture in folder.all_pictures():
+            below = folder.own_name(picture).split("/")[:-1]  # bad/scratch/1.png
+            spoken = verdict(name) is Label.ANOMALOUS
+            kind = below[0] if below else None if spoken else name
+            group = "/".join([name, *below[:1]])
+            entries.append(_entry(root, picture, None, label, kind, group))
+    entries.sort(key=lambda entry: entry.name)
+    entries, notes = attach(entries, root.all_masks(), root.own_name)
+    notes += note("Left out, not pictures", map(root.own_name, root.all_others()))
+    return Layout(
+        kind="two_folders" if len(kinds) == 2 else "folders",
+        name=called,
+        entries=tuple(entries),
+        notes=tuple(notes),
+        unsure=question("folder", counts, guess),
+        answers=tuple(counts),
+    )

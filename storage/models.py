@@ -127,6 +127,22 @@ def promote(session: Session, *, model_id: int, who: str, why: str, now: datetim
     return _promotion(row)
 
 
+def retire(session: Session, dataset_name: str) -> Model:
+    """Take the champion of a dataset out of service; it can be promoted again.
+
+    Raises:
+        ModelNotFound: the dataset has no champion.
+    """
+    found = champion(session, dataset_name)
+    if found is None:
+        raise ModelNotFound(f"Dataset '{dataset_name}' has no champion. There is nothing to withdraw.")
+    row = _model_row(session, found.id)
+    lock_dataset(session, row.dataset_id)
+    row.state = ModelState.RETIRED
+    session.flush()
+    return _model(row)
+
+
 def list_promotions(session: Session, dataset_name: str | None = None) -> list[Promotion]:
     """All promotions, or those of a dataset; the newest first."""
     query = select(PromotionRow).order_by(PromotionRow.id.desc())

@@ -3,22 +3,14 @@
 Only names and VisA's split file are read; no picture is opened.
 """
 
-import csv
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from storage.errors import UnknownLayout
-from storage.layouts import Entry, Layout, contents, scan
+from storage.layouts import Layout, contents, scan
+from storage.listing import walk
 from storage.records import Label
+from storage.visa import COLUMNS, SPLIT_FILE, read_split_file
 
-SPLIT_FILE = "split_csv/1cls.csv"  # VisA's: one category at a time, only normal pictures in training
-COLUMNS = ("object", "split", "label", "image", "mask")
-LABELS = {
-    ("train", "normal"): Label.NORMAL,
-    ("test", "normal"): Label.NORMAL,
-    ("test", "anomaly"): Label.ANOMALOUS,
-}
 MVTEC = "train/good, test/good, test/<defect type> and ground_truth/<defect type>/<picture>_mask.png"
 LAYOUTS = {
     "mvtec": f"<category>/ with {MVTEC}",
@@ -74,72 +66,11 @@ def _by_folders(name: str, root: Path) -> dict[str, Layout]:
 
 def _by_split_file(root: Path) -> dict[str, Layout]:
     """Read VisA's split file; it alone decides, whatever else lies in the folder."""
-    file = root / SPLIT_FILE
-    if not file.is_file():
+    found = read_split_file(walk(root), str(root)) if (root / SPLIT_FILE).is_file() else None
+    if found is None:
         raise UnknownLayout(
             f"Folder '{root}' holds {contents(root)}, but no {SPLIT_FILE}; expected is {LAYOUTS['visa']}. "
             "Give VisA's folder with the split file of its publication; a tree that was converted to train/good and "
             "test/good is read as mvtec."
         )
-    objects: dict[str, list[Entry]] = {}
-    lines: dict[Path, int] = {}
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            rows = csv.DictReader(text)
-            if sorted(rows.fieldnames or ()) != sorted(COLUMNS):
-                raise UnknownLayout(
-                    f"File '{file}' has the columns {','.join(rows.fieldnames or ())}; they must be "
-                    f"{','.join(COLUMNS)}. Take the split file of VisA's publication."
-                )
-            for row in rows:
-                entry = _visa_entry(root, row, where := f"Line {rows.line_num} of '{file}'")
-                if entry.path in lines:
-                    raise UnknownLayout(
-                        f"{where} names '{entry.name}', which line {lines[entry.path]} names already; a picture "
-                        "has one place. Take one of the lines out."
-                    )
-                lines[entry.path] = rows.line_num
-                objects.setdefault(row["object"], []).append(entry)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UnknownLayout(
-            f"File '{file}' is no CSV text ({error}). Take the split file of VisA's publication."
-        ) from error
-    if not objects:
-        raise UnknownLayout(f"File '{file}' names no picture. Take the split file of VisA's publication.")
-    return {name: _visa_layout(objects[name]) for name in sorted(objects)}
-
-
-def _visa_entry(root: Path, row: Mapping[Any, Any], where: str) -> Entry:
-    if None in row or None in row.values():
-        raise UnknownLayout(f"{where} has not one value per column ({','.join(COLUMNS)}). Mend the line.")
-    split, label = row["split"], row["label"]
-    if (split, label) not in LABELS:
-        allowed = "; ".join(f"{split},{label}" for split, label in LABELS)
-        raise UnknownLayout(
-            f"{where} has split,label {split},{label}; they must be one of {allowed}. Mend the line."
-        )
-    return Entry(
-        path=_named(root, row["image"], where),
-        name=row["image"],
-        split="train" if split == "train" else "test",
-        label=LABELS[split, label],
-        defect_type=None if label == "normal" else "anomaly",
-        mask_path=_named(root, row["mask"], where) if label == "anomaly" and row["mask"] else None,
-    )
-
-
-def _named(root: Path, name: str, where: str) -> Path:
-    path = root / name
-    if not path.is_file():
-        raise UnknownLayout(
-            f"{where} names '{name}', and there is no such file in '{root}'. "
-            "Unpack the whole set there, or take the line out."
-        )
-    return path
-
-
-def _visa_layout(entries: list[Entry]) -> Layout:
-    entries.sort(key=lambda entry: entry.name)
-    unmasked = sum(entry.label is Label.ANOMALOUS and entry.mask_path is None for entry in entries)
-    notes = (f"Anomalous pictures without a mask: {unmasked}.",) if unmasked else ()
-    return Layout(kind="visa", entries=tuple(entries), notes=notes)
+    return found

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     # Held in memory of a trial's features of training, validation and calibration each; more lie in a file.
     features_gb: float = Field(default=4.0, gt=0)
 
+    # Folders on this machine that pages may read pictures from; none by default. The command line reads any.
+    picture_roots: tuple[Path, ...] = ()
+
+    upload_max_gb: float = Field(default=100.0, gt=0)  # of one upload through the dashboard
+
     workers: int = Field(default=1, ge=0, le=1024)  # processes that run studies
     lease_seconds: float = Field(default=60, gt=0)  # so long without heartbeat frees a study
     heartbeat_seconds: float = Field(default=5, gt=0)
@@ -141,6 +146,26 @@ class Settings(BaseSettings):
         return self.home / "maps"
 
     @property
+    def thumbnails_folder(self) -> Path:
+        """Small copies of pictures; can be deleted at any time."""
+        return self.home / "thumbnails"
+
+    @property
+    def staging_folder(self) -> Path:
+        """What has arrived and is no dataset yet; can be deleted while nobody uploads."""
+        return self.home / "staging"
+
+    @property
+    def exports_folder(self) -> Path:
+        """Archives of versions, to be downloaded; can be deleted at any time."""
+        return self.home / "exports"
+
+    @property
+    def jobs_folder(self) -> Path:
+        """Progress and outcome of work in the background."""
+        return self.home / "jobs"
+
+    @property
     def logs_folder(self) -> Path:
         """One log per process."""
         return self.home / "logs"
@@ -155,6 +180,10 @@ class Settings(BaseSettings):
             self.artifacts_folder,
             self.checkpoints_folder,
             self.maps_folder,
+            self.thumbnails_folder,
+            self.jobs_folder,
+            self.staging_folder,
+            self.exports_folder,
             self.logs_folder,
         )
 

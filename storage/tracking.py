@@ -191,6 +191,11 @@ class Tracking:
         with _refusals(f"promote version {version} of", dataset_name):
             self.client.set_registered_model_alias(dataset_name, CHAMPION, str(version))
 
+    def clear_champion(self, dataset_name: str) -> None:
+        """Let no version of a dataset's model be the champion."""
+        with _refusals("take the champion's alias from", dataset_name):
+            self.client.delete_registered_model_alias(dataset_name, CHAMPION)
+
     def registered_version(self, dataset_name: str, run_id: str) -> int | None:
         """The registered version that a run's model became; None where it was never registered."""
         with _refusals("look for the model of run", run_id):

@@ -11,6 +11,7 @@ from storage.blobs import BlobStore
 from storage.errors import SettingsError
 from storage.feature_cache import FeatureCache
 from storage.settings import PREFIX, Settings
+from storage.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Workspace:
     engine: Engine
     blobs: BlobStore
     features: FeatureCache
+    thumbnails: Thumbnails
 
     def session(self) -> AbstractContextManager[Session]:
         """A database session that commits at the end, or rolls back when anything is raised."""
@@ -62,4 +64,5 @@ def open_workspace(settings: Settings | None = None) -> Workspace:
         engine=engine,
         blobs=BlobStore(settings.blobs_folder),
         features=FeatureCache(settings.features_folder),
+        thumbnails=Thumbnails(settings.thumbnails_folder),
     )

@@ -10,13 +10,15 @@ from engine.errors import EngineError
 from engine.features import stages_of
 from storage import datasets, models, studies
 from storage.errors import ModelNotFound
-from storage.records import Promotion, Study, Wanted, now
+from storage.events import record_event
+from storage.records import Dataset, DatasetVersion, Model, Promotion, Study, Wanted, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.backbones import backbone_status, wanted_backbone
 from tuning.closing import close_study
 from tuning.errors import BadSpec, WeightsMissing
-from tuning.ingest import IngestReport, Progress, ingest_folder
+from tuning.ingest import IngestReport, ingest_folder
+from tuning.jobs import Progress
 from tuning.pictures import check_objective, study_pictures
 from tuning.spec import StudySpec
 
@@ -24,13 +26,17 @@ __all__ = [
     "DEMO_DATASET",
     "IngestReport",
     "Progress",
+    "delete_dataset",
     "demo_study_spec",
     "ingest_folder",
     "launch_study",
     "load_demo",
     "promote",
+    "rename_version",
+    "restore_dataset",
     "start_demo",
     "want",
+    "withdraw_champion",
 ]
 
 DEMO_DATASET = "demo-plates"
@@ -170,3 +176,63 @@ def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, 
         have = ", ".join(str(model.version) for model in known) or "none: run a study first"
         raise ModelNotFound(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
     return promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)
+
+
+def rename_version(workspace: Workspace, name: str, number: int, title: str, *, who: str) -> DatasetVersion:
+    """Call a version something that people remember; an empty title takes the name away.
+
+    Raises:
+        DatasetNotFound, VersionNotFound: there is no such version.
+        BadVersion: the title is too long.
+    """
+    with workspace.session() as session:
+        version = datasets.numbered_version(session, name, number)
+        named = datasets.name_version(session, version.id, title)
+        what = (
+            f"called version {number} '{named.title}'"
+            if named.title
+            else f"took the name of version {number} away"
+        )
+        record_event(session, version.dataset_id, what, who=who, now=now())
+    return named
+
+
+def delete_dataset(workspace: Workspace, name: str, *, who: str) -> None:
+    """Set a dataset aside; `restore_dataset` brings it back as it was.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        DatasetInUse: a champion serves or a study has not ended.
+    """
+    with workspace.session() as session:
+        dataset = datasets.get_dataset(session, name)
+        datasets.delete_dataset(session, name, now=now())
+        record_event(session, dataset.id, "deleted the dataset", who=who, now=now())
+
+
+def restore_dataset(workspace: Workspace, name: str, *, who: str) -> Dataset:
+    """Bring a deleted dataset back.
+
+    Raises:
+        DatasetNotFound: there never was such a dataset.
+    """
+    with workspace.session() as session:
+        dataset = datasets.restore_dataset(session, name)
+        record_event(session, dataset.id, "restored the dataset", who=who, now=now())
+    return dataset
+
+
+def withdraw_champion(workspace: Workspace, dataset_name: str, *, who: str, why: str) -> Model:
+    """Take a dataset's champion out of service; none serves until one is promoted.
+
+    Raises:
+        DatasetNotFound, ModelNotFound: there is no such dataset, or it has no champion.
+        TrackingError: MLflow can't be reached; nothing is changed then.
+    """
+    with workspace.session() as session:
+        dataset = datasets.get_dataset(session, dataset_name)
+        model = models.retire(session, dataset_name)
+        what = f"withdrew the champion, model version {model.version}: {why}"
+        record_event(session, dataset.id, what, who=who, now=now())
+        Tracking(workspace.settings).clear_champion(dataset_name)
+    return model

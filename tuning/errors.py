@@ -51,3 +51,15 @@ class StudyPaused(TuningError):
 
 class SupervisorError(TuningError):
     """A process of the installation can not be started or does not stay up."""
+
+
+class JobRunning(TuningError):
+    """The same work is being done by another process."""
+
+
+class JobCancelled(TuningError):
+    """Somebody asked for work in the background to stop; raised inside it to unwind it."""
+
+
+class NotAllowed(TuningError):
+    """A page asks for something that only the command line may do, or that a setting must allow first."""

@@ -1,34 +1,39 @@
-"""From a folder of pictures to an immutable dataset version: each decoded once, given one role, kept by its digest."""
+"""From files to an immutable dataset version: each picture decoded once, given one role, kept by its digest.
+
+Nothing becomes visible before every picture has been read: the version, its report and the measures of its pictures are
+written in one transaction at the end. A crash before leaves files in the store that nobody sees.
+"""
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import EngineError
-from engine.images import decode, decode_mask, pixel_digest
 from storage import datasets
+from storage.errors import DatasetDeleted, DatasetNotFound
+from storage.events import record_event
+from storage.ingests import put_ingest
 from storage.layouts import Entry, Layout, scan
-from storage.records import DatasetVersion, Label, NewImage, Role, now
+from storage.measures import Measured, put_measures
+from storage.records import DatasetVersion, ImageRecord, Ingest, Label, NewImage, Remark, Role, Skipped, now
 from storage.roles import RoleInput, assign_roles
 from storage.workspace import Workspace
 from tuning.errors import BadDataset, BadPicture
+from tuning.jobs import Progress
+from tuning.reading import ReadPicture, read_entry
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what is being done now)."""
-
 MIN_NORMAL = 10  # fewer normal pictures can neither train nor calibrate anything
+AHEAD = 2  # files waiting per reading thread, so that only a few pictures are ever in memory
+NOBODY = "unknown"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """A picture that did not become part of the version."""
-
-    name: str  # relative to the source folder
-    reason: str
+Reading = tuple[list[ReadPicture], list[Skipped]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +43,41 @@ class IngestReport:
     version: DatasetVersion
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
-    """One decoded entry: its image record without a role, and the split of its source."""
+class _Taken:
+    """One picture of the version to be."""
 
     image: NewImage
-    split: Literal["train", "test"] | None
+    split: Literal["train", "test"] | None = None  # what the source says it is for
+    read: ReadPicture | None = None  # None for a picture of the version before that stays as it was
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Former:
+    """What the dataset holds by now."""
+
+    version: DatasetVersion | None
+    images: Mapping[str, NewImage]  # of its latest version, by pixel digest
+    roles: Mapping[str, Role]  # of all its versions
+
+    @property
+    def number(self) -> int:
+        return 0 if self.version is None else self.version.number
 
 
 def ingest_folder(
-    workspace: Workspace, folder: Path, name: str, *, progress: Progress | None = None
+    workspace: Workspace,
+    folder: Path,
+    name: str,
+    *,
+    add: bool = True,
+    who: str = NOBODY,
+    progress: Progress | None = None,
 ) -> IngestReport:
-    """Make a dataset version of a folder (MVTec layout, or a plain folder of normal pictures).
-
-    Nothing becomes visible before every picture has been read: the version is written in one transaction at the end.
-    A picture that can't be used is listed in the report and left out; the others go in.
+    """Make a dataset version of a folder that holds one dataset; see `ingest_layout`.
 
     Raises:
         StorageError: the folder's layout is not understood, or the dataset's name is not allowed.
@@ -62,102 +85,166 @@ def ingest_folder(
     """
     folder = folder.expanduser().resolve()
     datasets.check_dataset_name(name)
-    layout = scan(folder)
-    read, skipped = _read_entries(workspace, layout, progress)
-    read, duplicates = _without_duplicates(read)
-    _check_enough(read, folder, [*skipped, *duplicates])
-    roles = assign_roles(
-        [
-            RoleInput(
-                pixel_digest=item.image.pixel_digest,
-                split=item.split,
-                label=item.image.label,
-                defect_type=item.image.defect_type,
-            )
-            for item in read
-        ]
+    return ingest_layout(
+        workspace, scan(folder), name, source=str(folder), add=add, who=who, progress=progress
     )
-    images = [replace(item.image, role=role) for item, role in zip(read, roles, strict=True)]
+
+
+def ingest_layout(
+    workspace: Workspace,
+    layout: Layout,
+    name: str,
+    *,
+    source: str,
+    add: bool = True,
+    mask_threshold: int = 0,
+    refused: Sequence[Skipped] = (),
+    who: str = NOBODY,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Read pictures into the next version of a dataset, and the dataset where it is new.
+
+    A picture that can't be used is listed in the report and left out; the others go in.
+
+    Args:
+        source: where the pictures came from, for people.
+        add: to the pictures of the latest version; otherwise the new ones replace them. Roles stay either way.
+        mask_threshold: a grey value of a mask above it is a defect.
+        refused: what was left out before, to be reported along.
+    Raises:
+        StorageError: the dataset's name is not allowed, or it was deleted or changed meanwhile.
+        BadDataset: fewer than 10 usable normal pictures.
+    """
+    datasets.check_dataset_name(name)
+    former = _former(workspace, name)
+    read, skipped = _read_entries(workspace, layout, mask_threshold, progress)
+    read, duplicates = _without_duplicates(read)
+    taken, conflicts, notes = _joined(former, read, add=add)
+    skipped = [*refused, *skipped, *duplicates, *conflicts]
+    _check_enough(taken, former.roles, source, skipped)
+    images = _with_roles(taken, former.roles)
+    new = [item.read for item in taken if item.read is not None]
+    workspace.blobs.settle({digest for picture in new for digest in picture.blobs})
+    remarks = tuple(remark for picture in new for remark in picture.remarks)
+    report = Ingest(skipped=tuple(skipped), remarks=remarks, notes=(*layout.notes, *notes))
     with workspace.session() as session:
         version = datasets.create_version(
             session,
             name=name,
-            source=str(folder),
-            source_split=any(item.split is not None for item in read),
+            source=source,
+            source_split=layout.source_split or (former.version is not None and former.version.source_split),
             images=images,
             now=now(),
+            after=former.number,
+            change=None if former.version is None else change_sentence(former.images, images),
+            who=who,
         )
+        put_measures(
+            session,
+            {
+                picture.image.pixel_digest: Measured(values=picture.measures, signature=picture.signature)
+                for picture in new
+            },
+        )
+        if version.number > former.number:
+            put_ingest(session, version.id, report)
+            what = f"made version {version.number}: {version.count()} pictures, from {source}"
+            record_event(session, version.dataset_id, what, who=who, now=now())
     logger.info(
         "dataset version made", extra={"dataset": name, "version": version.number, "images": len(images)}
     )
-    return IngestReport(version=version, skipped=(*skipped, *duplicates), notes=layout.notes)
+    return IngestReport(version=version, skipped=report.skipped, notes=report.notes, remarks=remarks)
+
+
+def change_sentence(former: Mapping[str, NewImage], images: Sequence[NewImage]) -> str:
+    """Say in words what is other than in the version before: '12 pictures added, 3 labels changed'.
+
+    Args:
+        former: images of the version before, by pixel digest.
+    """
+    both = [(former[image.pixel_digest], image) for image in images if image.pixel_digest in former]
+    counts = {
+        "picture{} added": len(images) - len(both),
+        "picture{} removed": len(former) - len(both),
+        "label{} changed": sum(
+            (old.label, old.defect_type) != (new.label, new.defect_type) for old, new in both
+        ),
+        "mask{} changed": sum(old.mask_digest != new.mask_digest for old, new in both),
+    }
+    said = [f"{count:,} {what.format('' if count == 1 else 's')}" for what, count in counts.items() if count]
+    return ", ".join(said) or "nothing changed"
+
+
+def as_new(image: ImageRecord) -> NewImage:
+    """An image of a version as it goes into the next one."""
+    return NewImage(**{field: value for field, value in vars(image).items() if field != "id"})
+
+
+def _former(workspace: Workspace, name: str) -> _Former:
+    with workspace.session() as session:
+        try:
+            version = datasets.get_dataset(session, name).latest
+        except DatasetDeleted:
+            raise
+        except DatasetNotFound:
+            version = None
+        images = [] if version is None else datasets.list_images(session, version.id)
+        return _Former(
+            version=version,
+            images={image.pixel_digest: as_new(image) for image in images},
+            roles=datasets.known_roles(session, name),
+        )
 
 
 def _read_entries(
-    workspace: Workspace, layout: Layout, progress: Progress | None
-) -> tuple[list[_Read], list[Skipped]]:
+    workspace: Workspace, layout: Layout, mask_threshold: int, progress: Progress | None
+) -> tuple[list[_Taken], list[Skipped]]:
     """Decode and keep every entry; the unusable ones come back with their reason."""
-    read: list[_Read] = []
+    taken: list[_Taken] = []
     skipped: list[Skipped] = []
-    for done, entry in enumerate(layout.entries):
+    for done, (entry, future) in enumerate(_ahead(workspace, layout.entries, mask_threshold)):
         if progress is not None:
             progress(done, len(layout.entries), f"reading {entry.name}")
         try:
-            read.append(_Read(image=_read_image(workspace, entry), split=entry.split))
+            pictures, unusable = future.result()
+            taken += [_Taken(image=picture.image, split=entry.split, read=picture) for picture in pictures]
+            skipped += unusable
         except (EngineError, BadPicture) as error:
             skipped.append(Skipped(name=entry.name, reason=str(error)))
     if progress is not None:
-        progress(len(layout.entries), len(layout.entries), "all pictures read")
-    return read, skipped
+        progress(len(layout.entries), len(layout.entries), "checking all pictures")
+    return taken, skipped
 
 
-def _read_image(workspace: Workspace, entry: Entry) -> NewImage:
-    data = _bytes(entry.path)
-    image = decode(data, entry.name)
-    height, width = image.shape[:2]
-    mask_digest = None
-    if entry.mask_path is not None:
-        mask_data = _bytes(entry.mask_path)
-        mask = decode_mask(mask_data, entry.mask_path.name)
-        if mask.shape != (height, width):
-            raise BadPicture(
-                f"Mask '{entry.mask_path.name}' is {mask.shape[0]}×{mask.shape[1]} px but its picture "
-                f"'{entry.name}' is {height}×{width} px; both must agree. Export the mask again at the picture's size."
-            )
-        if mask.any():  # an empty mask marks nothing: the picture stays anomalous, without pixel truth
-            mask_digest = workspace.blobs.put(mask_data)
-    return NewImage(
-        digest=workspace.blobs.put(data),
-        pixel_digest=pixel_digest(image),
-        name=entry.name,
-        height=height,
-        width=width,
-        role=Role.TRAIN,  # replaced once all pictures are known
-        label=entry.label,
-        defect_type=entry.defect_type,
-        mask_digest=mask_digest,
-    )
+def _ahead(
+    workspace: Workspace, entries: Sequence[Entry], mask_threshold: int
+) -> Iterator[tuple[Entry, "Future[Reading]"]]:
+    """Every entry with its reading, in order; a few are read ahead by threads, for decoders and hashes run beside."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads, thread_name_prefix="reading") as pool:
+        waiting: deque[tuple[Entry, Future[Reading]]] = deque()
+        try:
+            for entry in entries:
+                waiting.append((entry, pool.submit(read_entry, workspace, entry, mask_threshold)))
+                if len(waiting) > threads + AHEAD:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadPicture(
-            f"File '{path}' can not be read: {error.strerror}. Check its permissions."
-        ) from error
-
-
-def _without_duplicates(read: Sequence[_Read]) -> tuple[list[_Read], list[Skipped]]:
+def _without_duplicates(read: Sequence[_Taken]) -> tuple[list[_Taken], list[Skipped]]:
     """Keep one of each set of pictures with the same pixels, so that none can stand in two roles.
 
     A copy in the source's test part wins over one in its training part: the model then never sees what judges it.
     Copies labelled both normal and anomalous are all left out: nobody can tell which label is right.
     """
-    groups: dict[str, list[_Read]] = {}
+    groups: dict[str, list[_Taken]] = {}
     for item in read:
         groups.setdefault(item.image.pixel_digest, []).append(item)
-    kept: list[_Read] = []
+    kept: list[_Taken] = []
     left_out: list[Skipped] = []
     for group in groups.values():
         if len({item.image.label for item in group}) > 1:
@@ -176,8 +263,66 @@ def _without_duplicates(read: Sequence[_Read]) -> tuple[list[_Read], list[Skippe
     return kept, left_out
 
 
-def _check_enough(read: Sequence[_Read], folder: Path, skipped: Sequence[Skipped]) -> None:
-    trainable = sum(item.image.label is Label.NORMAL and item.split != "test" for item in read)
+def _joined(
+    former: _Former, read: Sequence[_Taken], *, add: bool
+) -> tuple[list[_Taken], list[Skipped], list[str]]:
+    """The pictures of the next version: those that stay, and those that were read.
+
+    A picture that the version has already keeps its label, for a person may have corrected it; a mask that was read
+    for it is taken.
+    """
+    if not add:
+        return list(read), [], []
+    taken = {digest: _Taken(image=image) for digest, image in former.images.items()}
+    conflicts: list[Skipped] = []
+    known = 0
+    for item in read:
+        old = former.images.get(item.image.pixel_digest)
+        if old is None:
+            taken[item.image.pixel_digest] = item
+        elif old.label is not item.image.label:
+            conflicts.append(
+                Skipped(
+                    name=item.image.name,
+                    reason=f"version {former.number} has this picture as {old.label} ('{old.name}'), here it is "
+                    f"{item.image.label}; it stays {old.label}. Change its label on the page Datasets if that is wrong",
+                )
+            )
+        elif item.image.mask_digest not in (None, old.mask_digest):
+            image = replace(old, mask_digest=item.image.mask_digest)
+            taken[old.pixel_digest] = _Taken(image=image, read=item.read)
+        else:
+            known += 1
+    notes = [f"Pictures that version {former.number} has already: {known:,}."] if known else []
+    return list(taken.values()), conflicts, notes
+
+
+def _with_roles(taken: Sequence[_Taken], known: Mapping[str, Role]) -> list[NewImage]:
+    roles = assign_roles(
+        [
+            RoleInput(
+                pixel_digest=item.image.pixel_digest,
+                # Whatever the source says: nothing anomalous is trained on.
+                split=None if item.image.label is Label.ANOMALOUS else item.split,
+                label=item.image.label,
+                defect_type=item.image.defect_type,
+            )
+            for item in taken
+        ],
+        known,
+    )
+    return [replace(item.image, role=role) for item, role in zip(taken, roles, strict=True)]
+
+
+def _check_enough(
+    taken: Sequence[_Taken], known: Mapping[str, Role], source: str, skipped: Sequence[Skipped]
+) -> None:
+    trainable = sum(
+        item.image.label is Label.NORMAL
+        and known.get(item.image.pixel_digest, Role.TEST if item.split == "test" else Role.TRAIN)
+        in (Role.TRAIN, Role.CALIBRATION)
+        for item in taken
+    )
     if trainable < MIN_NORMAL:
         why = (
             f"; {len(skipped)} were left out, the first: {skipped[0].name}: {skipped[0].reason}"
@@ -185,6 +330,6 @@ def _check_enough(read: Sequence[_Read], folder: Path, skipped: Sequence[Skipped
             else ""
         )
         raise BadDataset(
-            f"Folder '{folder}' holds {trainable} usable normal pictures for training; at least {MIN_NORMAL} "
+            f"'{source}' holds {trainable} usable normal pictures for training; at least {MIN_NORMAL} "
             f"are needed{why}. Add pictures of normal parts (in the MVTec layout: under train/good)."
         )

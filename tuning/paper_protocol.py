@@ -27,7 +27,8 @@ from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.features import FeatureExtractor, aggregate, extract, fitted
 from engine.geometry import in_view
-from engine.images import RGB, decode, decode_mask
+from engine.images import RGB, decode
+from engine.masks import decode_mask, merge_masks
 from engine.metrics import aupro, image_auroc, pixel_auroc
 from engine.scoring import anomaly_maps, image_scores
 from engine.simplenet import FusedHead
@@ -51,7 +52,9 @@ class LabelledPicture:
 
     path: Path
     label: Label
-    mask_path: Path | None = None  # of an anomalous picture; without one it is left out of the pixel figures
+    mask_paths: tuple[
+        Path, ...
+    ] = ()  # of an anomalous picture; without one it is left out of the pixel figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,9 +256,9 @@ def _mask(picture: LabelledPicture, size: tuple[int, int]) -> NDArray[np.bool_] 
     """Give the picture's mask, empty for a normal picture, None for an anomalous one whose defect nobody marked."""
     if picture.label is Label.NORMAL:
         return np.zeros(size, dtype=np.bool_)
-    if picture.mask_path is None:
+    if not picture.mask_paths:
         return None
-    mask = decode_mask(picture.mask_path.read_bytes(), picture.mask_path.name)
+    mask = merge_masks([decode_mask(path.read_bytes(), path.name) for path in picture.mask_paths])
     # An anomalous picture with an empty mask says nothing about its pixels, least of all that they are normal.
     return mask if mask.any() else None
 

@@ -263,7 +263,7 @@ def _measure(
     from tuning.paper_protocol import LabelledPicture, paper_protocol
 
     test = [
-        LabelledPicture(path=entry.path, label=entry.label, mask_path=entry.mask_path)
+        LabelledPicture(path=entry.path, label=entry.label, mask_paths=entry.mask_paths)
         for entry in layout.entries
         if entry.split == "test"
     ]

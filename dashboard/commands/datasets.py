@@ -1,5 +1,6 @@
 """Commands on datasets: ingest, demo, datasets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from dashboard.commands.reporting import command
 if TYPE_CHECKING:
     from storage.records import Dataset
     from tuning.commands import IngestReport
+    from tuning.sources import Source
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 
@@ -25,22 +27,67 @@ def register(app: typer.Typer) -> None:
 
 @command
 def ingest(
-    folder: Annotated[
-        Path, typer.Argument(help="MVTec layout, or a plain folder of pictures of normal parts.")
+    path: Annotated[
+        Path,
+        typer.Argument(help="A folder, a zip or tar file, or the file of a manifest (CSV or JSON lines)."),
     ],
-    name: Annotated[str, typer.Option(help="Name of the dataset: small letters, digits and hyphens.")],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the dataset: small letters, digits and hyphens. Of several products in one folder, what "
+            "stands before the name of each; without it they are called as their folders."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Let the pictures replace those of the dataset's latest version, instead of being added to them. "
+            "Former versions stay.",
+        ),
+    ] = False,
+    normal: Annotated[
+        str | None, typer.Option(help="Folder with the normal parts, where the folders' names don't say it.")
+    ] = None,
+    mask_threshold: Annotated[
+        int, typer.Option(min=0, max=254, help="A value of a mask above it is a defect.")
+    ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what is understood of the folders; read no picture.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read a folder of pictures into a new version of a dataset.
+    """Read pictures into a new version of a dataset; a folder of several products makes a dataset of each.
 
     The folder is copied, never changed. Pictures that can not be used are listed and left out.
     """
-    from tuning.commands import ingest_folder
+    from storage.datasets import check_dataset_name
+    from tuning.champion import current_user
+    from tuning.sources import ingest_source, open_source
 
+    if name is not None:
+        check_dataset_name(name)
     workspace = reporting.open_workspace()
-    with reporting.progress_bar("Reading") as progress:
-        report = ingest_folder(workspace, folder, name, progress=progress)
-    _tell(report, as_json=as_json)
+    with (
+        reporting.progress_bar("Reading") as progress,
+        open_source(workspace, path, normal=normal, progress=progress) as source,
+    ):
+        if dry_run:
+            _tell_understood(source, as_json=as_json)
+            return
+        for layout in source.layouts:
+            if layout.unsure and normal is None:
+                reporting.say(f"note: {layout.unsure} Say otherwise with --normal FOLDER.")
+        reports = ingest_source(
+            workspace,
+            source,
+            name,
+            add=not replace,
+            mask_threshold=mask_threshold,
+            who=current_user(),
+            progress=progress,
+        )
+    _tell(reports, as_json=as_json)
 
 
 @command
@@ -70,7 +117,7 @@ def demo(
         return
     with reporting.progress_bar("Drawing") as progress:
         report = load_demo(workspace, progress=progress)
-    _tell(report, as_json=as_json)
+    _tell([report], as_json=as_json)
 
 
 @command
@@ -103,16 +150,44 @@ def _row(dataset: "Dataset") -> list[object]:
     return [dataset.name, version.number, version.count(), *by_label, *by_role]
 
 
-def _tell(report: "IngestReport", *, as_json: bool) -> None:
-    version = report.version
-    counts = ", ".join(f"{version.count(role=role)} {role.value}" for role in version.counts)
-    text = (
-        f"Dataset '{version.dataset_name}', version {version.number}: {version.count()} pictures ({counts})."
-    )
-    for note in report.notes:
-        reporting.say(f"note: {note}")
-    for skipped in report.skipped:
-        reporting.say(f"left out: {skipped.name}: {skipped.reason}")
-    text += f"\nNext: simplenet study {version.dataset_name}"
-    as_plain: dict[str, Any] = {"version": version, "skipped": report.skipped, "notes": report.notes}
-    reporting.answer(as_plain, as_json=as_json, text=text)
+def _tell_understood(source: "Source", *, as_json: bool) -> None:
+    from storage.layouts import groups
+
+    found = {layout.name: groups(layout) for layout in source.layouts}
+    texts = []
+    for layout in source.layouts:
+        rows = [
+            [
+                group.key,
+                group.pictures,
+                group.masks,
+                group.split or "–",
+                group.label,
+                group.defect_type or "–",
+            ]
+            for group in found[layout.name]
+        ]
+        headings = ["where", "pictures", "masks", "split", "label", "defect type"]
+        texts.append(f"Dataset '{layout.name}' ({layout.kind}):\n{reporting.table(headings, rows)}")
+        texts += [f"note: {note}" for note in (*layout.notes, *([layout.unsure] if layout.unsure else []))]
+    texts += [f"left out: {one.name}: {one.reason}" for one in source.refused]
+    reporting.answer(found, as_json=as_json, text="\n".join(texts))
+
+
+def _tell(reports: "Sequence[IngestReport]", *, as_json: bool) -> None:
+    texts = []
+    for report in reports:
+        version = report.version
+        counts = ", ".join(f"{version.count(role=role)} {role.value}" for role in version.counts)
+        for note in report.notes:
+            reporting.say(f"note: {note}")
+        for skipped in report.skipped:
+            reporting.say(f"left out: {skipped.name}: {skipped.reason}")
+        texts.append(
+            f"Dataset '{version.dataset_name}', version {version.number}: {version.count()} pictures ({counts})."
+            f"\nNext: simplenet doctor {version.dataset_name}, then simplenet study {version.dataset_name}"
+        )
+    as_plain: list[dict[str, Any]] = [
+        {"version": report.version, "skipped": report.skipped, "notes": report.notes} for report in reports
+    ]
+    reporting.answer(as_plain[0] if len(as_plain) == 1 else as_plain, as_json=as_json, text="\n".join(texts))

@@ -29,11 +29,15 @@ def gallery(
     on_pick: Callable[[str], None],
     selected: str | None = None,
     tile_width: int = 120,
+    chosen: Sequence[str] | None = None,
+    on_choose: Callable[[list[str]], None] | None = None,
 ) -> None:
     """Draw the grid; `on_pick(id)` is called before the page runs again.
 
     Args:
         tiles: at most a few dozen; page longer lists.
+        chosen: ids that are marked as chosen; where given, clicks choose several instead of picking one (with
+            shift, all between), and `on_choose(ids)` is called with those of this grid.
         key: of the widget, unique on the page.
         selected: id of the tile to mark.
         tile_width: least width of a tile in pixels; as many stand side by side as fit.
@@ -45,6 +49,11 @@ def gallery(
         js=(STATIC / "gallery.js").read_text(),
     )
 
+    def chose() -> None:
+        state = st.session_state.get(key)
+        if on_choose is not None and state is not None and state.get("chosen") is not None:
+            on_choose([str(one) for one in state["chosen"]])
+
     def picked() -> None:
         state = st.session_state.get(key)
         if state is not None and state.get("picked") is not None:
@@ -52,6 +61,12 @@ def gallery(
 
     mount(
         key=key,
-        data={"tiles": [asdict(tile) for tile in tiles], "selected": selected, "tile_width": tile_width},
+        data={
+            "tiles": [asdict(tile) for tile in tiles],
+            "selected": selected,
+            "tile_width": tile_width,
+            "chosen": None if chosen is None else list(chosen),
+        },
         on_picked_change=picked,
+        on_chosen_change=chose,
     )

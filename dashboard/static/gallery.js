@@ -2,6 +2,8 @@
 export default function ({ data, parentElement, setTriggerValue }) {
   const grid = parentElement.querySelector(".grid");
   grid.style.setProperty("--tile", `${data.tile_width}px`);
+  const chosen = data.chosen && new Set(data.chosen);
+  let last = null;
   grid.replaceChildren(...data.tiles.map((tile) => button(tile, tile.id === data.selected)));
 
   function button(tile, selected) {
@@ -25,12 +27,30 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const shape = { accept: "✓ ", reject: "✕ " }[tile.decision] ?? "";
     below.append(text("caption", shape + tile.caption), text("detail", tile.detail));
     element.append(below);
-    element.onclick = () => {
+    if (chosen) element.classList.toggle("chosen", chosen.has(tile.id));
+    element.onclick = (click) => {
+      if (chosen) return choose(tile.id, click.shiftKey);
       grid.querySelectorAll(".selected").forEach((other) => other.classList.remove("selected"));
       element.classList.add("selected");
       setTriggerValue("picked", tile.id);
     };
     return element;
+  }
+
+  // Several clicks in a row become one message, so that the page does not run for each.
+  function choose(id, upTo) {
+    const ids = data.tiles.map((tile) => tile.id);
+    const from = upTo && last !== null ? ids.indexOf(last) : ids.indexOf(id);
+    const range = [from, ids.indexOf(id)].sort((a, b) => a - b);
+    const choosing = !chosen.has(id);
+    ids.slice(range[0], range[1] + 1).forEach((one) => (choosing ? chosen.add(one) : chosen.delete(one)));
+    last = id;
+    [...grid.children].forEach((element, index) => {
+      element.classList.toggle("chosen", chosen.has(ids[index]));
+      element.setAttribute("aria-selected", String(chosen.has(ids[index])));
+    });
+    clearTimeout(parentElement.sending);
+    parentElement.sending = setTimeout(() => setTriggerValue("chosen", ids.filter((one) => chosen.has(one))), 350);
   }
 
   function text(name, content) {

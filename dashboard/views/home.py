@@ -56,6 +56,9 @@ def _empty() -> None:
         st.write(
             "A folder of pictures of normal parts is enough; the MVTec layout adds defects and masks to judge by."
         )
+        if st.button("Upload pictures", icon=":material/upload:"):
+            st.switch_page(DATASETS, query_params={"new": "1"})
+        st.caption("Or on the server:")
         st.code("simplenet ingest FOLDER --name my-parts", language="bash")
 
 
@@ -113,10 +116,7 @@ def _card(card: DatasetCard) -> None:
     version = card.dataset.latest
     name = card.dataset.name
     if version is not None:
-        urls = [
-            cached.thumbnail_url(image.digest, image.name)
-            for image in overview.strip(cached.images(version.id))
-        ]
+        urls = [cached.thumbnail_url(image.digest) for image in overview.strip(cached.images(version.id))]
         pictures = "".join(f'<img src="{url}" alt="">' for url in urls)
         st.html(f'<div class="sn-strip">{pictures}</div>')
     st.subheader(name)

@@ -10,14 +10,12 @@ import streamlit as st
 from dashboard import cached, results, wording
 from dashboard.components import choosing, look
 from dashboard.scales import scale_of
-from dashboard.session import workspace
+from dashboard.session import WHO, workspace
 from dashboard.views import DATASETS, HEATMAPS, STUDIES
 from storage import datasets, models, studies
 from storage.errors import StorageError
 from storage.records import Model, ModelState
 from tuning import queries
-
-WHO = "dashboard"  # until people log in, a promotion from here names the page
 
 
 def show() -> None:

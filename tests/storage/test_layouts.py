@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from storage.errors import UnknownLayout
-from storage.layouts import PICTURE_SUFFIXES, scan
+from storage.layouts import Choice, choose, groups, scan, understand
+from storage.listing import SourceFile, walk
 from storage.records import Label
+from storage.tree import PICTURE_SUFFIXES
 
 MakeFolder = Callable[..., Path]
 
@@ -56,10 +58,10 @@ def test_real_magnetic_tiles_are_understood(magnetic_tile: Path) -> None:
     assert kinds == {None, "blowhole", "break", "crack", "fray", "uneven"}
     for entry in layout.entries:
         assert entry.path == magnetic_tile / entry.name
-        assert (entry.mask_path is not None) == (entry.label is Label.ANOMALOUS)
-        if entry.mask_path is not None:
-            assert entry.mask_path.is_file()
-            assert entry.mask_path.stem == f"{entry.path.stem}_mask"
+        assert bool(entry.mask_paths) == (entry.label is Label.ANOMALOUS)
+        for mask in entry.mask_paths:
+            assert mask.is_file()
+            assert mask.stem == f"{entry.path.stem}_mask"
 
 
 def test_mvtec_layout_says_split_label_defect_type_and_mask(make_folder: MakeFolder) -> None:
@@ -72,8 +74,8 @@ def test_mvtec_layout_says_split_label_defect_type_and_mask(make_folder: MakeFol
         ("train/good/000.png", "train", "normal", None),
         ("train/good/001.png", "train", "normal", None),
     ]
-    assert layout.entries[2].mask_path == root / "ground_truth/scratch/000_mask.png"
-    assert layout.entries[3].mask_path is None
+    assert layout.entries[2].mask_paths == (root / "ground_truth/scratch/000_mask.png",)
+    assert layout.entries[3].mask_paths == ()
     assert layout.notes == ()
 
 
@@ -88,7 +90,7 @@ def test_anomalous_picture_without_mask_and_mask_without_picture_are_noted(make_
 
 def test_mask_may_have_the_name_of_its_picture_and_another_suffix(make_folder: MakeFolder) -> None:
     root = make_folder(*MVTEC[:3], "test/dent/a.JPG", "ground_truth/dent/a.bmp")
-    assert scan(root).entries[0].mask_path == root / "ground_truth/dent/a.bmp"
+    assert scan(root).entries[0].mask_paths == (root / "ground_truth/dent/a.bmp",)
 
 
 @pytest.mark.parametrize("normal", ["good", "ok", "normal", "OK"])
@@ -113,20 +115,19 @@ def test_what_has_no_place_is_left_out_and_noted(make_folder: MakeFolder) -> Non
             "elsewhere/000.png",
         )
     )
-    assert len(layout.entries) == 5
-    strangers, unread = layout.notes
-    assert strangers.startswith("Left out, not pictures or not inside a folder for their kind (5): ")
-    for name in (
-        "license.txt",
-        "stray.png",
-        "train/stray.png",
-        "test/good/notes.txt",
-        "ground_truth/readme.md",
-    ):
-        assert name in strangers
-    assert unread == (
-        "Left out, folders that have no place in the layout (3): elsewhere, train/scratch, test/scratch/deeper."
+    notes = " ".join(layout.notes)
+    for name in ("license.txt", "test/good/notes.txt", "elsewhere"):
+        assert name in notes
+    assert "elsewhere/000.png" not in {entry.name for entry in layout.entries}
+    assert "stray.png" not in {entry.name for entry in layout.entries}
+    by_name = {entry.name: entry for entry in layout.entries}
+    assert by_name["train/stray.png"].label is Label.NORMAL
+    # Nothing anomalous is trained on, wherever it lies.
+    assert (by_name["train/scratch/000.png"].label, by_name["train/scratch/000.png"].split) == (
+        Label.ANOMALOUS,
+        None,
     )
+    assert by_name["test/scratch/deeper/000.png"].defect_type == "scratch"
 
 
 def test_long_notes_are_cut(make_folder: MakeFolder) -> None:
@@ -139,9 +140,9 @@ def test_plain_folder_holds_normal_pictures_without_split(make_folder: MakeFolde
     layout = scan(make_folder("b.jpg", "a.PNG", "notes.txt", "deeper/c.png"))
     assert layout.kind == "flat"
     assert not layout.source_split
-    assert [(entry.name, entry.split, entry.label, entry.mask_path) for entry in layout.entries] == [
-        ("a.PNG", None, Label.NORMAL, None),
-        ("b.jpg", None, Label.NORMAL, None),
+    assert [(entry.name, entry.split, entry.label, entry.mask_paths) for entry in layout.entries] == [
+        ("a.PNG", None, Label.NORMAL, ()),
+        ("b.jpg", None, Label.NORMAL, ()),
     ]
     assert layout.notes == (
         "Left out, not pictures (1): notes.txt.",
@@ -168,10 +169,10 @@ def test_folder_named_like_a_picture_is_no_picture(make_folder: MakeFolder) -> N
     assert [entry.name for entry in layout.entries] == ["a.png"]
 
 
-def test_dangling_link_is_noted(make_folder: MakeFolder) -> None:
+def test_dangling_link_is_no_picture(make_folder: MakeFolder) -> None:
     root = make_folder("a.png")
     (root / "b.png").symlink_to(root / "gone.png")
-    assert scan(root).notes == ("Left out, not pictures (1): b.png.",)
+    assert [entry.name for entry in scan(root).entries] == ["a.png"]
 
 
 def test_training_pictures_alone_are_no_split(make_folder: MakeFolder) -> None:
@@ -182,10 +183,87 @@ def test_training_pictures_alone_are_no_split(make_folder: MakeFolder) -> None:
     assert "shared among all roles" in layout.notes[0]
 
 
-def test_tree_of_categories_is_refused_naming_them(make_folder: MakeFolder) -> None:
-    root = make_folder(*(f"{category}/{name}" for category in ("bottle", "cable") for name in MVTEC))
-    with pytest.raises(UnknownLayout, match=r"several products: bottle, cable; .* '.*/source/bottle'"):
+def test_tree_of_categories_makes_a_dataset_of_each(make_folder: MakeFolder) -> None:
+    root = make_folder(*(f"{category}/{name}" for category in ("Bottle", "cable") for name in MVTEC))
+    found = understand(walk(root), str(root))
+    assert [(layout.name, layout.kind, len(layout.entries)) for layout in found] == [
+        ("bottle", "mvtec", 5),
+        ("cable", "mvtec", 5),
+    ]
+    with pytest.raises(UnknownLayout, match="several products: bottle, cable"):
         scan(root)
+
+
+def test_several_masks_of_a_picture_belong_to_it(make_folder: MakeFolder) -> None:
+    tree = ("train/good/a.png", "test/good/b.png", "test/dent/c.png", "test/dent/d.png")
+    masks = ("dent/c_mask.png", "dent/c_mask_2.png", "dent/d/000.png", "dent/d/001.png")
+    layout = scan(make_folder(*tree, *(f"ground_truth/{mask}" for mask in masks)))
+    assert {entry.path.name: len(entry.mask_paths) for entry in layout.entries} == {
+        "a.png": 0,
+        "b.png": 0,
+        "c.png": 2,
+        "d.png": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "sure"),
+    [
+        (("good/a.png", "bad/b.png"), {"a.png": "normal", "b.png": "anomalous"}, True),
+        (("gut/a.png", "schlecht/b.png"), {"a.png": "normal", "b.png": "anomalous"}, True),
+        (
+            ("x/a.png", "x/c.png", "y/b.png"),
+            {"a.png": "normal", "c.png": "normal", "b.png": "anomalous"},
+            False,
+        ),
+    ],
+)
+def test_two_folders_are_normal_and_anomalous(
+    make_folder: MakeFolder, names: tuple[str, ...], labels: dict[str, str], sure: bool
+) -> None:
+    layout = scan(make_folder(*names))
+    assert layout.kind == "two_folders"
+    assert {entry.path.name: entry.label.value for entry in layout.entries} == labels
+    assert (layout.unsure is None) == sure
+
+
+def test_person_says_which_folder_holds_the_normal_parts(make_folder: MakeFolder) -> None:
+    root = make_folder("x/a.png", "x/c.png", "y/b.png")
+    (layout,) = understand(walk(root), str(root), normal="y")
+    assert {entry.name: entry.label for entry in layout.entries}["y/b.png"] is Label.NORMAL
+    assert layout.unsure is None
+
+
+def test_choices_change_label_split_and_leave_groups_out(make_folder: MakeFolder) -> None:
+    layout = scan(make_folder(*MVTEC))
+    keys = [group.key for group in groups(layout)]
+    assert keys == ["test/dent", "test/good", "test/scratch", "train/good"]
+    chosen = choose(
+        layout,
+        {
+            "test/scratch": Choice(split="test", label=Label.NORMAL),
+            "test/good": Choice(split=None, label=Label.NORMAL, leave_out=True),
+        },
+    )
+    assert {entry.group for entry in chosen.entries} == {"test/dent", "test/scratch", "train/good"}
+    relabelled = [entry for entry in chosen.entries if entry.group == "test/scratch"]
+    assert relabelled
+    assert all(entry.label is Label.NORMAL and not entry.mask_paths for entry in relabelled)
+    with pytest.raises(UnknownLayout, match="no group 'nowhere'"):
+        choose(layout, {"nowhere": Choice(split=None, label=Label.NORMAL)})
+    with pytest.raises(UnknownLayout, match="All groups are left out"):
+        choose(layout, {key: Choice(split=None, label=Label.NORMAL, leave_out=True) for key in keys})
+
+
+def test_twenty_thousand_names_are_understood(tmp_path: Path) -> None:
+    files = [
+        SourceFile(name=f"train/good/{number:05}.png", path=tmp_path / "x") for number in range(10_000)
+    ] + [
+        SourceFile(name=f"test/{number % 40}/{number:05}.png", path=tmp_path / "x")
+        for number in range(10_000)
+    ]
+    (layout,) = understand(files, "parts.zip")
+    assert (layout.name, len(layout.entries), len(groups(layout))) == ("parts", 20_000, 41)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +271,11 @@ def test_tree_of_categories_is_refused_naming_them(make_folder: MakeFolder) -> N
     [
         ((), "holds no pictures that can be placed: it is empty"),
         (("a.txt", "b.txt", "c"), "other files 2 × .txt, 1 × no suffix"),
-        (("scratch/a.png", "good/a.png"), "folders good, scratch"),
         (("test/good/a.png",), "has a folder test, but no folder train"),
-        (("train/cat/a.png", "test/cat/b.png"), "no pictures in train/good; train holds: folders cat"),
-        (("train/a.png", "test/good/b.png"), "no pictures in train/good; train holds: 1 pictures"),
+        (
+            ("train/cat/a.png", "test/cat/b.png"),
+            "no pictures of normal parts in train; train holds: folders cat",
+        ),
     ],
 )
 def test_other_arrangements_are_refused_saying_what_was_found_and_what_is_understood(

@@ -34,7 +34,7 @@ def labelled_pictures(folder: Path, per_type: int) -> list[LabelledPicture]:
                 LabelledPicture(
                     path=path,
                     label=Label.NORMAL if normal else Label.ANOMALOUS,
-                    mask_path=None if normal else mask,
+                    mask_paths=() if normal else (mask,),
                 )
             )
     return pictures
@@ -104,7 +104,7 @@ def test_anomalous_pictures_without_marked_pixels_are_left_out_of_pixel_figures(
     none = run(magnetic_tile, resnet18_weights, bare, seeds=(0,))
     assert (none.masked_pictures, none.last_epoch.pixel_auroc, none.last_epoch.aupro) == (0, None, None)
     assert json.loads(json.dumps(none.to_json()))["aupro"] is None
-    with_empty = [*bare[:-1], LabelledPicture(path=bare[0].path, label=Label.ANOMALOUS, mask_path=empty)]
+    with_empty = [*bare[:-1], LabelledPicture(path=bare[0].path, label=Label.ANOMALOUS, mask_paths=(empty,))]
     assert run(magnetic_tile, resnet18_weights, with_empty, seeds=(0,)).last_epoch.aupro is None
 
 

@@ -1,0 +1,1 @@
+"""Sections of a dataset's page: pictures, check, versions, and adding pictures."""

@@ -1,0 +1,154 @@
+"""The dataset doctor's letter: what was found in a version, why it matters, the pictures, and what to do."""
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from dashboard import cached
+from dashboard.components import choosing
+from dashboard.components.gallery import Tile, gallery
+from dashboard.sections import corrections
+from dashboard.session import WHO, workspace
+from dashboard.wording import moment, plural
+from storage import checkups, edits
+from storage.records import DatasetVersion, ImageRecord, now
+from tuning import doctor, jobs
+from tuning.doctor import Finding, FindingPicture
+from tuning.jobs import JobState
+
+LIVE_SECONDS = 0.7
+TILES = 24  # shown of a finding
+ICONS = {"serious": ":material/error:", "look": ":material/visibility:", "note": ":material/info:"}
+WORDS = {"serious": "serious", "look": "have a look", "note": "good to know"}
+
+
+def show(name: str, version: DatasetVersion) -> None:
+    """Draw the section."""
+    corrections.waiting(name, version)
+    job = jobs.status(workspace().settings, doctor.job_key(version.id))
+    if job is not None and job.state is JobState.RUNNING:
+        _progress(version)
+        return
+    if job is not None and job.state in (JobState.FAILED, JobState.INTERRUPTED):
+        st.error(job.error or "The examination was interrupted.", icon=":material/block:")
+    with workspace().session() as session:
+        checkup = checkups.get_checkup(session, version.id)
+        accepted = checkups.accepted_findings(session, name)
+    if checkup is None:
+        choosing.none_yet(
+            "Not examined yet", "The doctor looks for copies, odd light, blur, masks and too few pictures."
+        )
+    if st.button(
+        "Check now" if checkup is None else "Check again",
+        type="primary" if checkup is None else "secondary",
+        icon=":material/stethoscope:",
+    ):
+        doctor.start_examination(workspace(), version.id)
+        st.rerun()
+    if checkup is None:
+        return
+    st.caption(f"Examined {moment(checkup.created_at)}.")
+    findings = doctor.read_findings(checkup)
+    images = {image.pixel_digest: image for image in cached.images(version.id)}
+    for finding in findings:
+        _finding(name, finding, images, accepted)
+    if not findings:
+        st.success("Nothing was found. The pictures look fit for a study.", icon=":material/check_circle:")
+    ours = {finding.kind for finding in findings}
+    known = [one for one in accepted if one[0] in ours]
+    if known and st.button(f"Show {plural(len(known), 'accepted finding')} again", icon=":material/undo:"):
+        with workspace().session() as session:
+            for kind, subject in known:
+                checkups.reopen_finding(session, name, kind, subject)
+        st.rerun()
+
+
+def _progress(version: DatasetVersion) -> None:
+    @st.fragment(run_every=LIVE_SECONDS)
+    def live() -> None:
+        job = jobs.status(workspace().settings, doctor.job_key(version.id))
+        if job is None or job.state is not JobState.RUNNING:
+            st.rerun()
+            return
+        st.progress(min(1.0, job.done / job.total) if job.total else 0.0, text=f"{job.text} …")
+
+    st.subheader("The doctor looks at the pictures")
+    live()
+    if st.button("Cancel", icon=":material/cancel:"):
+        jobs.cancel(workspace().settings, doctor.job_key(version.id))
+
+
+def _finding(
+    name: str, finding: Finding, images: Mapping[str, ImageRecord], accepted: set[tuple[str, str]]
+) -> None:
+    if (finding.kind, "") in accepted:
+        return
+    open_ones = [
+        picture
+        for picture in finding.pictures
+        if (finding.kind, doctor.subject(picture)) not in accepted and picture.pixel_digest in images
+    ]
+    if finding.pictures and not open_ones:
+        return
+    with st.container(border=True):
+        count = f"{finding.count:,} " if finding.pictures or finding.names else ""
+        title = finding.title if count else finding.title.capitalize()
+        st.markdown(f"{ICONS[finding.severity]} **{count}{title}** · {WORDS[finding.severity]}")
+        st.write(f"{finding.why} *{finding.remedy}*")
+        if finding.names:
+            with st.expander(f"Which ({len(finding.names):,})"):
+                st.dataframe({"file": list(finding.names)}, hide_index=True)
+        if open_ones:
+            _pictures(name, finding, open_ones, images)
+        elif st.button("Accept", key=f"accept {finding.kind}"):
+            _accept(name, finding.kind, [""])
+
+
+def _pictures(
+    name: str, finding: Finding, pictures: list[FindingPicture], images: Mapping[str, ImageRecord]
+) -> None:
+    key = f"picked {finding.kind}"
+    chosen = st.session_state.setdefault(key, set())
+    shown = pictures[:TILES]
+    gallery(
+        [
+            Tile(
+                id=doctor.subject(picture),
+                source=cached.thumbnail_url(images[picture.pixel_digest].digest),
+                title=f"{images[picture.pixel_digest].name} {picture.note}",
+                caption=picture.note or images[picture.pixel_digest].name,
+                detail=images[picture.pixel_digest].role.value,
+            )
+            for picture in shown
+        ],
+        key=f"finding {finding.kind}",
+        on_pick=lambda _: None,
+        chosen=sorted(chosen),
+        on_choose=lambda ids: (chosen.clear(), chosen.update(ids))[0],
+        tile_width=118,
+    )
+    if len(pictures) > TILES:
+        st.caption(f"and {len(pictures) - TILES:,} more")
+    picked = [picture for picture in pictures if doctor.subject(picture) in chosen] or pictures
+    which = "chosen" if len(picked) < len(pictures) else "all"
+    with st.container(horizontal=True):
+        fixes = {"remove": "Take them out", "unmask": "Take their masks away"}
+        if finding.fix is not None and st.button(
+            f"{fixes[finding.fix]} ({which})", key=f"fix {finding.kind}"
+        ):
+            wanted = [edit for picture in picked if (edit := doctor.correction(finding, picture)) is not None]
+            with workspace().session() as session:
+                edits.put_edits(session, name, wanted, who=WHO, now=now())
+            chosen.clear()
+            st.rerun()
+        if st.button(f"Accept ({which})", key=f"accept {finding.kind}", icon=":material/check:"):
+            subjects = [doctor.subject(picture) for picture in picked]
+            chosen.clear()
+            _accept(name, finding.kind, subjects)
+
+
+def _accept(name: str, kind: str, subjects: list[str]) -> None:
+    with workspace().session() as session:
+        for subject in subjects:
+            checkups.accept_finding(session, name, kind, subject, who=WHO, now=now())
+    st.rerun()

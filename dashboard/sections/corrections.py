@@ -1,0 +1,138 @@
+"""Correcting pictures: nothing changes until the corrections that wait are saved as the next version."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard import incidents
+from dashboard.session import WHO, workspace
+from dashboard.wording import plural
+from engine.errors import EngineError
+from storage import edits
+from storage.errors import StorageError
+from storage.records import DatasetVersion, Edit, ImageRecord, Label, now
+from tuning import corrections, versions
+from tuning.errors import TuningError
+
+LIST_LENGTH = 100  # of waiting corrections shown
+
+
+def waiting(name: str, version: DatasetVersion) -> None:
+    """Draw what waits to be saved, if anything."""
+    with workspace().session() as session:
+        known = edits.list_edits(session, name)
+    if not known:
+        return
+    with st.container(border=True):
+        st.markdown(f":material/edit_note: **{plural(len(known), 'correction')} not saved yet.**")
+        with st.expander("What they change"):
+            changes = versions.preview_edits(workspace(), name)
+            st.dataframe(
+                [{"picture": one.name, "from": one.before, "to": one.after} for one in changes[:LIST_LENGTH]],
+                hide_index=True,
+            )
+            if len(changes) > LIST_LENGTH:
+                st.caption(f"and {len(changes) - LIST_LENGTH:,} more")
+        with st.container(horizontal=True):
+            if st.button(f"Save as version {version.number + 1}", type="primary", icon=":material/save:"):
+                _save(name)
+            if st.button("Discard them", icon=":material/undo:"):
+                with workspace().session() as session:
+                    edits.discard_edits(session, name)
+                st.rerun()
+
+
+def one(name: str, image: ImageRecord, types: Sequence[str]) -> None:
+    """Draw the form that corrects one picture.
+
+    Args:
+        types: the dataset's defect types, to choose from.
+    """
+    with st.expander("Correct it", icon=":material/edit:"):
+        label = st.radio(
+            "Label",
+            list(Label),
+            index=list(Label).index(image.label),
+            format_func=lambda one: one.value,
+            horizontal=True,
+            key=f"label {image.id}",
+        )
+        kind = image.defect_type
+        if label is Label.ANOMALOUS:
+            kind = st.selectbox(
+                "Defect type",
+                types,
+                index=types.index(kind) if kind in types else None,
+                accept_new_options=True,
+                placeholder="unknown; choose or type one",
+                key=f"type {image.id}",
+            )
+        given = st.file_uploader(
+            "Another mask: a picture of the same size, black where the part is as it should be",
+            type=["png", "bmp", "tif", "tiff", "jpg", "webp"],
+            max_upload_size=50,
+            key=f"mask {image.id}",
+            disabled=label is not Label.ANOMALOUS,
+        )
+        no_mask = image.mask_digest is not None and st.checkbox(
+            "Take its mask away", key=f"no mask {image.id}"
+        )
+        with st.container(horizontal=True):
+            if st.button("Keep this correction", type="primary", key=f"keep {image.id}"):
+                wanted = corrections.relabelled([image], label, kind)
+                try:
+                    if given is not None:
+                        wanted.append(corrections.masked(workspace(), image, given.getvalue(), given.name))
+                    elif no_mask:
+                        wanted.append(Edit(pixel_digest=image.pixel_digest, mask_digest=""))
+                except EngineError as error:
+                    st.error(str(error), icon=":material/block:")
+                    return
+                if wanted:
+                    _put(name, wanted)
+                st.info("That is how it is already.", icon=":material/info:")
+            if st.button("Take the picture out", icon=":material/delete:", key=f"remove {image.id}"):
+                _put(name, [Edit(pixel_digest=image.pixel_digest, remove=True)])
+
+
+def many(name: str, images: Sequence[ImageRecord], chosen: set[str]) -> None:
+    """Draw what can be done with all chosen pictures.
+
+    Args:
+        images: those that fit the filter.
+        chosen: ids; changed here by "choose all" and "choose none".
+    """
+    with st.container(border=True, horizontal=True, vertical_alignment="bottom"):
+        if st.button(f"Choose all {len(images):,}"):
+            chosen.update(str(image.id) for image in images)
+            st.rerun()
+        if st.button("Choose none"):
+            chosen.clear()
+            st.rerun()
+        label = st.selectbox("Label", list(Label), format_func=lambda one: one.value, width=140)
+        kind = st.text_input("Defect type", disabled=label is Label.NORMAL, width=160)
+        picked = [image for image in images if str(image.id) in chosen]
+        if st.button(f"Relabel {len(picked):,}", type="primary", disabled=not picked):
+            wanted = corrections.relabelled(picked, label, kind)
+            chosen.clear()
+            _put(name, wanted)
+        if st.button(f"Take {len(picked):,} out", disabled=not picked, icon=":material/delete:"):
+            chosen.clear()
+            _put(name, [Edit(pixel_digest=image.pixel_digest, remove=True) for image in picked])
+
+
+def _put(name: str, wanted: Sequence[Edit]) -> None:
+    with incidents.shown():
+        with workspace().session() as session:
+            edits.put_edits(session, name, wanted, who=WHO, now=now())
+        st.rerun()
+
+
+def _save(name: str) -> None:
+    try:
+        versions.save_edits(workspace(), name, who=WHO)
+    except (StorageError, TuningError) as error:
+        st.error(str(error), icon=":material/block:")
+        return
+    st.query_params.pop("image", None)
+    st.rerun()

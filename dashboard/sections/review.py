@@ -1,0 +1,231 @@
+"""Reviewing an arrival before it is taken in: what was understood of each folder, as a table and as pictures."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import thumbnails
+from dashboard.components.gallery import Tile, gallery
+from dashboard.session import WHO, workspace
+from dashboard.wording import plural
+from engine.errors import EngineError
+from storage import datasets
+from storage.errors import BadDatasetName
+from storage.layouts import Choice, Group, Layout, groups
+from storage.records import Label
+from tuning import arrivals
+from tuning.arrivals import Arrival, Intake, Plan, Understood
+
+PICTURES = 8  # shown of each group
+GROUPS_SHOWN = 12  # with pictures; all are in the table
+BY_LABEL = "shared among roles"
+SPLITS: dict[str, Any] = {BY_LABEL: None, "training": "train", "judging": "test"}
+
+
+def show(arrival: Arrival, name: str) -> None:
+    """Draw the form; its button starts taking in.
+
+    Args:
+        name: of the dataset it is meant for; empty for one that is to be made.
+    """
+    found = _understood(arrival.id)
+    st.subheader(f"What was understood of {arrival.origin}")
+    with workspace().session() as session:
+        known = {dataset.name for dataset in datasets.list_datasets(session)}
+    intakes = [
+        _layout(layout, name or arrival.dataset, known, alone=len(found.layouts) == 1)
+        for layout in found.layouts
+    ]
+    threshold = _threshold(found)
+    if found.refused:
+        with st.expander(f"{plural(len(found.refused), 'file')} left out already"):
+            st.dataframe(
+                [vars(one) for one in found.refused],
+                hide_index=True,
+                column_config={"name": "File", "reason": "Why, and what to do"},
+            )
+    problem = _problem(intakes)
+    told = st.empty()  # a place that is always there: the buttons below must not move under the pointer
+    if problem:
+        told.error(problem, icon=":material/block:")
+    with st.container(horizontal=True):
+        if st.button(
+            "Take them in",
+            type="primary",
+            icon=":material/check:",
+            disabled=problem is not None,
+            key=f"take {arrival.id}",
+        ):
+            plan = Plan(intakes=tuple(intakes), who=WHO, mask_threshold=threshold)
+            arrivals.start_take(workspace(), arrival.id, plan)
+            st.rerun()
+        st.button("Discard", on_click=discard, args=[arrival.id], icon=":material/delete:")
+
+
+def discard(arrival_id: str) -> None:
+    """Let go of the arrival and of its place in the page's address."""
+    arrivals.discard(workspace(), arrival_id)
+    st.query_params.pop("arrival", None)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _understood(arrival_id: str) -> Understood:
+    return arrivals.understood(workspace(), arrival_id)
+
+
+def _layout(layout: Layout, wanted: str, known: set[str], *, alone: bool) -> Intake:
+    """One dataset to be: its name, whether it is added, and its groups."""
+    key = f"{layout.name} {layout.kind}"
+    with st.container(border=True):
+        left, right = st.columns([2, 3], vertical_alignment="bottom")
+        with left:
+            proposed = wanted if alone and wanted else f"{wanted}-{layout.name}" if wanted else layout.name
+            name = st.text_input(
+                "Dataset", value=proposed, key=f"name {key}", help="Small letters, digits and hyphens."
+            ).strip()
+        add, leave_out = True, False
+        with right:
+            if name in known:
+                ways = ["are added to it", "replace its pictures"]
+                add = (
+                    st.radio("The dataset exists; these", ways, key=f"way {key}", horizontal=True) == ways[0]
+                )
+            elif not alone:
+                leave_out = not st.checkbox("Take this one in", value=True, key=f"take {key}")
+        st.caption(f"{plural(len(layout.entries), 'picture')}, recognised as {_kind(layout)}.")
+        if layout.unsure:
+            st.warning(layout.unsure, icon=":material/help:")
+        choices = _groups(groups(layout), key)
+        for note in layout.notes:
+            st.caption(note)
+        _pictures(layout, key)
+    return Intake(name=name, add=add, choices=choices, leave_out=leave_out)
+
+
+def _kind(layout: Layout) -> str:
+    return {
+        "mvtec": "the tree of MVTec AD",
+        "btad": "the tree of BTAD",
+        "visa": "the tree of VisA with its split file",
+        "flat": "a folder of normal parts",
+        "two_folders": "two folders, one of normal and one of anomalous parts",
+        "folders": "a folder per kind of picture",
+        "manifest": "a list of pictures",
+        "lookout": "a manifest of Lookout for Vision",
+    }[layout.kind]
+
+
+def _groups(found: tuple[Group, ...], key: str) -> Mapping[str, Choice]:
+    """The groups as a table that can be corrected; answers every group's choice."""
+    table = pd.DataFrame(
+        [
+            {
+                "use": True,
+                "where": group.key,
+                "pictures": group.pictures,
+                "masks": group.masks,
+                "label": group.label.value,
+                "type": group.defect_type or "",
+                "split": next(words for words, split in SPLITS.items() if split == group.split),
+            }
+            for group in found
+        ]
+    )
+    edited = st.data_editor(
+        table,
+        key=f"groups {key}",
+        hide_index=True,
+        width="stretch",
+        disabled=["where", "pictures", "masks"],
+        column_config={
+            "use": st.column_config.CheckboxColumn("Use", width="small"),
+            "where": "Where",
+            "pictures": "Pictures",
+            "masks": "With mask",
+            "label": st.column_config.SelectboxColumn(
+                "Label", options=[label.value for label in Label], required=True
+            ),
+            "type": st.column_config.TextColumn("Defect type", help="Of anomalous pictures; may stay empty."),
+            "split": st.column_config.SelectboxColumn(
+                "For",
+                options=list(SPLITS),
+                required=True,
+                help="Normal pictures for training become train and calibration, those for judging validation and "
+                "test. Anomalous ones are always for judging.",
+            ),
+        },
+    )
+    return {
+        row["where"]: Choice(
+            split=SPLITS[row["split"]],
+            label=Label(row["label"]),
+            defect_type=(row["type"] or "").strip() or None if row["label"] == Label.ANOMALOUS else None,
+            leave_out=not row["use"],
+        )
+        for row in edited.to_dict("records")
+    }
+
+
+def _pictures(layout: Layout, key: str) -> None:
+    """The first pictures of each group."""
+    by_group = defaultdict(list)
+    for entry in layout.entries:
+        if len(by_group[entry.group]) < PICTURES:
+            by_group[entry.group].append(entry)
+    for number, (group, entries) in enumerate(by_group.items()):
+        if number >= GROUPS_SHOWN:
+            st.caption(f"{plural(len(by_group) - GROUPS_SHOWN, 'more group')} without pictures here.")
+            break
+        st.caption(group)
+        tiles = []
+        for entry in entries:
+            source = _small(str(entry.path), entry.name)
+            if source is not None:
+                detail = "with mask" if entry.mask_paths else ""
+                tiles.append(Tile(id=entry.name, source=source, title=entry.name, detail=detail))
+        if tiles:
+            gallery(tiles, key=f"pictures {key} {group}", on_pick=lambda _: None, tile_width=92)
+        else:
+            st.caption("None of its first pictures can be read.")
+
+
+@st.cache_data(max_entries=1000, show_spinner=False)
+def _small(path: str, name: str) -> str | None:
+    """A small copy of a picture that is in no store yet; None where it can't be read."""
+    try:
+        return thumbnails.data_url(thumbnails.of_file(path, name))
+    except (EngineError, OSError):
+        return None
+
+
+def _threshold(found: Understood) -> int:
+    """Asked only where masks hold values that are neither 0 and 1 nor 0 and 255."""
+    if not found.mask_values:
+        return 0
+    values = ", ".join(map(str, found.mask_values))
+    return int(
+        st.number_input(
+            "A mask's value above this is a defect",
+            min_value=0,
+            max_value=254,
+            value=0,
+            help=f"Masks hold the values {values}; with 0, everything that isn't black is a defect.",
+            width=280,
+        )
+    )
+
+
+def _problem(intakes: list[Intake]) -> str | None:
+    """Why this can not be taken in, if so."""
+    taken = [intake for intake in intakes if not intake.leave_out]
+    for intake in taken:
+        try:
+            datasets.check_dataset_name(intake.name)
+        except BadDatasetName as error:
+            return str(error)
+    names = [intake.name for intake in taken]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return f"Two datasets would be called '{twice}'. Give each a name of its own." if twice else None

@@ -1,0 +1,87 @@
+"""Proof that a request comes from a page of this installation: a ticket in a header, or a key in an address.
+
+Both are signed with a secret that lies in the home, so that tickets outlive a restart of the dashboard.
+"""
+
+import hmac
+import os
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from dashboard.errors import BadTicket
+from storage.atomic_files import temporary_beside
+
+LIFETIME_SECONDS = 12 * 3600
+SECRET_BYTES = 32
+
+
+def secret(home: Path) -> bytes:
+    """The secret of an installation, made by whoever asks first and readable by its owner alone.
+
+    Raises:
+        BadTicket: the file was damaged.
+    """
+    file = home / "tickets.secret"
+    if not file.exists():
+        temporary = temporary_beside(file)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(os.urandom(SECRET_BYTES))
+                out.flush()
+                os.fsync(out.fileno())
+            with suppress(
+                FileExistsError
+            ):  # unlike a rename, a link never replaces what another process made
+                os.link(temporary, file)
+        finally:
+            temporary.unlink()
+    found = file.read_bytes()
+    if len(found) != SECRET_BYTES:
+        raise BadTicket(
+            f"The file {file} has {len(found)} bytes instead of {SECRET_BYTES}. Delete it: the next page makes it anew."
+        )
+    return found
+
+
+def issue(secret: bytes, now: float) -> str:
+    """A ticket for a page that is drawn at `now`, seconds since 1970."""
+    expiry = int(now + LIFETIME_SECONDS)
+    return f"{expiry}.{_signature(secret, f'ticket {expiry}')}"
+
+
+def check(secret: bytes, ticket: str, now: float) -> None:
+    """Accept a ticket that this installation issued and that has not run out.
+
+    Raises:
+        BadTicket: it is none of these; the message tells people what to do.
+    """
+    expiry, _, signature = ticket.partition(".")
+    # compare_digest takes text of ASCII only, and headers may hold anything.
+    if not hmac.compare_digest(signature.encode(), _signature(secret, f"ticket {expiry}").encode()):
+        raise BadTicket("The request carries no ticket of this dashboard. Reload the page and try again.")
+    if now > int(expiry):
+        raise BadTicket(
+            f"This page has been open for more than {LIFETIME_SECONDS // 3600} hours. Reload it and choose the same "
+            "files again: the upload goes on where it stopped."
+        )
+
+
+def picture_key(secret: bytes, digest: str) -> str:
+    """The key that the address of a picture carries; it never changes, so browsers keep the picture."""
+    return _signature(secret, f"picture {digest}")[:32]
+
+
+def check_picture_key(secret: bytes, digest: str, key: str) -> None:
+    """Accept the key that `picture_key` gives for this digest.
+
+    Raises:
+        BadTicket: it is another.
+    """
+    if not hmac.compare_digest(key.encode(), picture_key(secret, digest).encode()):
+        raise BadTicket("The address of this picture is not one that the dashboard gave. Reload the page.")
+
+
+def _signature(secret: bytes, text: str) -> str:
+    return hmac.new(secret, text.encode(), sha256).hexdigest()

@@ -1,0 +1,525 @@
+"""Real HTTP against the routes of uploads and thumbnails, and against the whole server where that is the question."""
+
+import hashlib
+import http.client
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from streamlit import config
+
+from dashboard import thumbnails, tickets, uploads
+from dashboard.server import streamlit_options
+from storage import staging
+from storage.blobs import BlobStore
+from storage.settings import Settings
+
+START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Client:
+    """Sends what a page sends: with a ticket and no cookie."""
+
+    port: int
+    settings: Settings
+    base: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ticket = tickets.issue(tickets.secret(self.settings.home), time.time())
+        self.headers = {"Upload-Ticket": ticket, **self.headers}
+
+    def __call__(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request(method, self.base + path, body, {**self.headers, **named})
+            response = connection.getresponse()
+            return Answer(response.status, response.read(), {k.lower(): v for k, v in response.getheaders()})
+
+    def begin(self, *files: tuple[str, int], dataset: str = "plates") -> str:
+        answer = self.announce(*files, dataset=dataset)
+        assert answer.status == 201, answer.body
+        return str(answer.json["id"])
+
+    def announce(self, *files: tuple[str, int], dataset: str = "plates") -> Answer:
+        listed = [[name, size, 1.5] for name, size in files]
+        return self("POST", "/uploads", json.dumps({"dataset": dataset, "files": listed}).encode())
+
+    def send(self, upload: str, index: int, offset: int, body: bytes, to: int | None = None) -> Answer:
+        last = index if to is None else to
+        return self("PATCH", f"/uploads/{upload}/{index}?to={last}", body, Upload_Offset=str(offset))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = Settings(home=tmp_path / "home", upload_max_gb=0.05)
+    for folder in made.folders:
+        folder.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """Our routes alone behind a real web server in a thread."""
+    app = Starlette(routes=[*uploads.routes(settings), *thumbnails.routes(settings)])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield Client(listening.getsockname()[1], settings)
+        server.should_exit = True
+        thread.join()
+
+
+def test_files_arrive_and_are_completed(client: Client, settings: Settings) -> None:
+    upload = client.begin(("a.zip", 3_000_000), ("b.png", 5))
+    content = os.urandom(3_000_000)
+    assert client.send(upload, 0, 0, content[:1_500_000]).json == {"index": 0, "offset": 1_500_000}
+    assert client("GET", f"/uploads/{upload}").json == {
+        "id": upload,
+        "dataset": "plates",
+        "files": 2,
+        "size": 3_000_005,
+        "received": {"0": 1_500_000},
+        "complete": False,
+    }
+    assert client.send(upload, 0, 1_500_000, content[1_500_000:] + b"hello", to=1).json == {
+        "index": 2,
+        "offset": 0,
+    }
+    assert client("POST", f"/uploads/{upload}/complete").json == {"id": upload, "complete": True}
+    assert client("GET", f"/uploads/{upload}").json["complete"] is True
+    first, second = staging.find(settings.staging_folder, upload).source_files()
+    assert (first.name, first.path.read_bytes() == content) == ("a.zip", True)
+    assert (second.name, second.path.read_bytes()) == ("b.png", b"hello")
+
+
+def test_same_files_announced_again_go_on(client: Client) -> None:
+    upload = client.begin(("a.zip", 10), ("b.png", 5))
+    client.send(upload, 0, 0, b"abc")
+    again = client.announce(("a.zip", 10), ("b.png", 5))
+    assert (again.status, again.json) == (200, {"id": upload, "received": {"0": 3}})
+    assert client.begin(("a.zip", 10), ("b.png", 5), dataset="tiles") != upload
+    assert client.begin(("a.zip", 10), ("b.png", 6)) != upload
+
+
+def test_20000_small_files_come_in_few_requests(client: Client, settings: Settings) -> None:
+    files = [(f"parts/train/good/{number:05d}.png", 100) for number in range(20_000)]
+    upload = client.begin(*files)
+    content = os.urandom(2_000_000)
+    for first in range(0, 20_000, 1000):
+        answer = client.send(upload, first, 0, content[100 * first : 100 * (first + 1000)], to=first + 999)
+        assert answer.json == {"index": first + 1000, "offset": 0}
+    assert client("POST", f"/uploads/{upload}/complete").status == 200
+    found = staging.find(settings.staging_folder, upload).source_files()
+    assert [file.name for file in found] == [name for name, _ in files]
+    assert b"".join(file.path.read_bytes() for file in found) == content
+
+
+def test_without_a_valid_ticket_nothing_is_answered(client: Client, settings: Settings) -> None:
+    upload = client.begin(("a.png", 3))
+    secret = tickets.secret(settings.home)
+    good = tickets.issue(secret, time.time())
+    expiry, _, signature = good.partition(".")
+    wrong = [
+        "",
+        "x",
+        ".",
+        "é.é",
+        f"{int(expiry) + 1}.{signature}",
+        f"{expiry}.{signature[:-1]}",
+        tickets.issue(os.urandom(32), time.time()),
+    ]
+    requests = [
+        ("POST", "/uploads"),
+        ("GET", f"/uploads/{upload}"),
+        ("GET", f"/uploads/{upload}/0"),
+        ("PATCH", f"/uploads/{upload}/0"),
+        ("POST", f"/uploads/{upload}/complete"),
+        ("DELETE", f"/uploads/{upload}"),
+    ]
+    for ticket in wrong:
+        for method, path in requests:
+            answer = client(method, path, b"abc", Upload_Ticket=ticket)
+            assert (answer.status, answer.json["error"][:33]) == (401, "The request carries no ticket of ")
+    old = tickets.issue(secret, time.time() - tickets.LIFETIME_SECONDS - 1)
+    answer = client("GET", f"/uploads/{upload}", Upload_Ticket=old)
+    assert answer.status == 401
+    assert "open for more than 12 hours. Reload it" in answer.json["error"]
+    assert client("GET", f"/uploads/{upload}").json["received"] == {}
+
+
+def test_secret_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        secrets = set(pool.map(tickets.secret, [tmp_path] * 16))
+    assert len(secrets) == 1
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_bytes(b"short")
+    with pytest.raises(tickets.BadTicket, match="5 bytes instead of 32"):
+        tickets.secret(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site", "Origin": "http://127.0.0.1:1"},
+    ],
+)
+def test_other_pages_are_refused(client: Client, headers: dict[str, str], settings: Settings) -> None:
+    answer = client("POST", "/uploads", b'{"dataset": "", "files": [["a", 1, 0]]}', **headers)
+    assert answer.status == 403
+    assert "another page" in answer.json["error"]
+    assert list(settings.staging_folder.iterdir()) == []
+
+
+def test_our_own_pages_and_those_that_are_named_are_let_in(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = client.begin(("a.png", 3))
+    path = f"/uploads/{upload}"
+    assert client("GET", path, Origin=f"http://127.0.0.1:{client.port}").status == 200
+    # A proxy gave another Host; the browser itself says that it is the same page.
+    assert client("GET", path, Origin="https://quality.example", Sec_Fetch_Site="same-origin").status == 200
+    before = config.get_option("server.corsAllowedOrigins")
+    config.set_option("server.corsAllowedOrigins", ["https://portal.example"])
+    try:
+        named = client("GET", path, Origin="https://portal.example", Sec_Fetch_Site="cross-site")
+    finally:
+        config.set_option("server.corsAllowedOrigins", before)
+    assert named.status == 200
+
+
+def test_bytes_for_another_place_are_answered_with_the_true_one(client: Client) -> None:
+    upload = client.begin(("a.zip", 10), ("b.png", 5))
+    client.send(upload, 0, 0, b"abc")
+    for index, offset, to in ((0, 0, 1), (0, 2, 1), (0, 4, 1)):
+        answer = client.send(upload, index, offset, b"xx", to=to)
+        assert (answer.status, answer.json["index"], answer.json["offset"]) == (409, 0, 3)
+    assert client("GET", f"/uploads/{upload}/0?to=1").json == {"index": 0, "offset": 3}
+    assert client("GET", f"/uploads/{upload}/1").json == {"index": 1, "offset": 0}
+    assert client("GET", f"/uploads/{upload}").json["received"] == {"0": 3}
+
+
+def test_a_body_longer_than_announced_is_refused_before_it_comes(client: Client) -> None:
+    upload = client.begin(("a.zip", 10), ("b.png", 5))
+    for body, to in ((bytes(11), 0), (bytes(16), 1), (bytes(9_000_000), 1)):
+        answer = client.send(upload, 0, 0, body, to=to)
+        assert answer.status == 413
+        assert "were announced" in answer.json["error"]
+    assert client("GET", f"/uploads/{upload}").json["received"] == {}
+
+
+def test_two_tabs_that_send_the_same_file_leave_it_whole(client: Client, settings: Settings) -> None:
+    content = os.urandom(20_000_000)
+    upload = client.begin(("a.zip", len(content)))
+
+    def send(size: int) -> None:
+        at = {"index": 0, "offset": 0}
+        while at["index"] == 0:
+            offset = at["offset"]
+            at = client.send(upload, 0, offset, content[offset : offset + size]).json
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(send, [3_000_000, 3_000_000, 4_100_000]))
+    assert client("POST", f"/uploads/{upload}/complete").status == 200
+    (file,) = staging.find(settings.staging_folder, upload).source_files()
+    assert file.path.read_bytes() == content
+
+
+def test_a_client_that_vanishes_leaves_what_it_sent(client: Client) -> None:
+    upload = client.begin(("a.zip", 8_000_000))
+    content = os.urandom(8_000_000)
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        connection.sendall(_head(client, upload, len(content)) + content[:5_000_000])
+    _until(lambda: client("GET", f"/uploads/{upload}/0").json["offset"] == 5_000_000)
+    assert client.send(upload, 0, 5_000_000, content[5_000_000:]).status == 200
+
+
+def test_a_client_that_falls_silent_is_let_go(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "SILENT_SECONDS", 0.2)
+    upload = client.begin(("a.zip", 100))
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        connection.sendall(_head(client, upload, 100) + b"x" * 40)
+        assert b" 408 " in connection.recv(1000).partition(b"\r\n")[0]
+    assert client("GET", f"/uploads/{upload}/0").json == {"index": 0, "offset": 40}
+
+
+def test_a_full_disk_is_told_and_the_upload_goes_on(client: Client, settings: Settings) -> None:
+    upload = client.begin(("a.png", 3))
+    file = staging.find(settings.staging_folder, upload).path(0)
+    file.symlink_to("/dev/full")  # every write to it fails as on a full disk
+    answer = client.send(upload, 0, 0, b"abc")
+    assert (answer.status, "free some space" in answer.json["error"]) == (507, True)
+    file.unlink()
+    assert client.send(upload, 0, 0, b"abc").json == {"index": 1, "offset": 0}
+
+
+def test_slice_is_refused_where_the_disk_would_fall_below_its_reserve(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = client.begin(("a.png", 3))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    answer = client.send(upload, 0, 0, b"abc")
+    assert (answer.status, "reserve" in answer.json["error"]) == (507, True)
+
+
+def test_complete_tells_what_is_missing(client: Client) -> None:
+    upload = client.begin(("a.png", 3), ("b.png", 3))
+    client.send(upload, 0, 0, b"abca", to=1)
+    answer = client("POST", f"/uploads/{upload}/complete")
+    assert answer.status == 409
+    assert "'b.png'" in answer.json["error"]
+
+
+def test_deleted_upload_is_gone(client: Client, settings: Settings) -> None:
+    upload = client.begin(("a.png", 3))
+    assert client("DELETE", f"/uploads/{upload}").status == 200
+    for answer in (client("GET", f"/uploads/{upload}"), client.send(upload, 0, 0, b"abc")):
+        assert (answer.status, "Choose the files again" in answer.json["error"]) == (404, True)
+    assert list(settings.staging_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "upload", ["..", "%2e%2e", "..%2f..%2fetc", "a" * 31, "A" * 32, "upload.json", "%00", "a" * 32 + "%0a"]
+)
+def test_what_is_no_id_leads_nowhere(client: Client, upload: str) -> None:
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/complete"), ("PATCH", "/0")):
+        assert client(method, f"/uploads/{upload}{path}", b"", Upload_Offset="0").status in (404, 405)
+
+
+@pytest.mark.parametrize(
+    "path", ["/0?to=-1", "/0?to=x", "/0?to=2", "/1?to=0", "/2", "/99999999999999999999", "/0?to=%C2%B2"]
+)
+def test_files_that_were_not_announced_are_refused(client: Client, path: str) -> None:
+    upload = client.begin(("a.png", 3), ("b.png", 3))
+    for method in ("GET", "PATCH"):
+        answer = client(method, f"/uploads/{upload}{path}", b"", Upload_Offset="0")
+        assert (answer.status, "error" in answer.json) == (400, True)
+
+
+@pytest.mark.parametrize("offset", ["", "-1", "1.5", "x", "9" * 30])
+def test_offset_that_is_no_number_is_refused(client: Client, offset: str) -> None:
+    upload = client.begin(("a.png", 3))
+    answer = client("PATCH", f"/uploads/{upload}/0", b"abc", Upload_Offset=offset)
+    assert (answer.status, "Upload-Offset" in answer.json["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"", 400, "can't be read"),
+        (b"[]", 400, "can't be read"),
+        (b'{"dataset": "", "files": [["a.png", "many", 0]]}', 400, "can't be read"),
+        (b'{"dataset": "", "files": [["\\ud800.png", 1, 0]]}', 400, "can't be read"),
+        (b'{"dataset": "", "files": []}', 400, "no files"),
+        (b'{"dataset": "", "files": [["../a.png", 1, 0]]}', 400, "../a.png"),
+        (b'{"dataset": "", "files": [["a.zip", 50000001, 0]]}', 413, "upload_max_gb"),
+        (b" " * (uploads.MAX_ANNOUNCEMENT_BYTES + 1), 413, "too long"),
+    ],
+)
+def test_what_can_not_be_uploaded_is_refused(
+    client: Client, settings: Settings, body: bytes, status: int, told: str
+) -> None:
+    answer = client("POST", "/uploads", body)
+    assert (answer.status, told in answer.json["error"]) == (status, True), answer.json
+    assert list(settings.staging_folder.iterdir()) == []
+
+
+def test_upload_that_nothing_was_added_to_is_deleted_by_the_next(client: Client, settings: Settings) -> None:
+    old = client.begin(("a.png", 3))
+    long_ago = time.time() - uploads.KEPT.total_seconds() - 1
+    os.utime(settings.staging_folder / old / "upload.json", (long_ago, long_ago))
+    new = client.begin(("b.png", 3))
+    assert [path.name for path in settings.staging_folder.iterdir()] == [new]
+
+
+def test_an_error_that_nobody_foresaw_is_numbered(
+    client: Client, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = client.begin(("a.png", 3))
+    (settings.staging_folder / upload / "upload.json").write_text("broken")
+    with caplog.at_level(logging.ERROR, logger="dashboard.guard"):
+        answer = client("GET", f"/uploads/{upload}")
+    assert answer.status == 500
+    incident = answer.json["error"].partition("incident ")[2][:6]
+    assert incident in caplog.text
+
+
+def test_thumbnail_is_a_small_jpeg_that_browsers_keep(client: Client, settings: Settings) -> None:
+    digest = _store_picture(settings)
+    address = thumbnails.address(settings, digest)
+    for _ in range(2):  # made, then read
+        answer = client("GET", address, Upload_Ticket="")
+        assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
+        assert "immutable" in answer.headers["cache-control"]
+        assert Image.open(io.BytesIO(answer.body)).size == (thumbnails.SIDE, thumbnails.SIDE // 2)
+
+
+def test_thumbnail_is_shown_to_our_pages_alone(client: Client, settings: Settings) -> None:
+    digest = _store_picture(settings)
+    address = thumbnails.address(settings, digest)
+    assert client("GET", f"/thumbnails/{digest}").status == 401
+    assert client("GET", address[:-1]).status == 401
+    assert client("GET", address.replace(digest[:8], "00000000")).status == 401
+    assert client("GET", address, Sec_Fetch_Site="cross-site").status == 403
+    for missing in ("0" * 64, "0"):
+        answer = client("GET", thumbnails.address(settings, missing))
+        assert (answer.status, missing in answer.json["error"]) == (404, True)
+
+
+def test_flags_become_options_of_the_right_type() -> None:
+    flags = ["--server.port=8501", "--server.headless=true", "--theme.base=a=b.toml", "--a.b=false"]
+    assert streamlit_options(flags) == {
+        "server.port": 8501,
+        "server.headless": True,
+        "theme.base": "a=b.toml",
+        "a.b": False,
+    }
+
+
+def test_server_has_pages_and_routes_below_its_base_path(settings: Settings, free_port: int) -> None:
+    server = Server(settings, free_port, "--server.baseUrlPath=quality")
+    with server:
+        client = Client(free_port, settings, base="/quality")
+        upload = client.begin(("a.png", 3))
+        assert client.send(upload, 0, 0, b"abc").json == {"index": 1, "offset": 0}
+        page = client("GET", "/")
+        assert b"<title>Streamlit</title>" in page.body
+        outside = Client(free_port, settings)
+        assert outside("POST", "/uploads").status != 401
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=15) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_upload_goes_on_after_the_server_was_killed_again_and_again(
+    settings: Settings, free_port: int
+) -> None:
+    content = os.urandom(40_000_000)
+    client, upload = Client(free_port, settings), ""
+    server = Server(settings, free_port)
+    for kill_at in (9_000_000, 22_500_000, 31_000_000, None):
+        with server:
+            at = {"index": 0, "offset": 0}
+            if upload:
+                at = client("GET", f"/uploads/{upload}/0").json
+            else:
+                upload = client.begin(("a.zip", len(content)))
+            while at["index"] == 0:
+                body = content[at["offset"] : at["offset"] + 2_000_000]
+                if kill_at is not None and at["offset"] + len(body) > kill_at:
+                    _send_in_part(client, upload, at["offset"], body, kill_at - at["offset"])
+                    server.process.kill()
+                    server.process.wait()
+                    break
+                at = client.send(upload, 0, at["offset"], body).json
+    # The last server is gone as well; its successor completes.
+    with server:
+        assert client("POST", f"/uploads/{upload}/complete").status == 200
+    (file,) = staging.find(settings.staging_folder, upload).source_files()
+    assert hashlib.sha256(file.path.read_bytes()).digest() == hashlib.sha256(content).digest()
+
+
+class Server:
+    """The dashboard's real process, started anew with every `with`."""
+
+    def __init__(self, settings: Settings, port: int, *flags: str) -> None:
+        self._settings, self._port, self._flags = settings, port, flags
+
+    def __enter__(self) -> "Server":
+        flags = [
+            f"--server.port={self._port}",
+            "--server.address=127.0.0.1",
+            "--server.headless=true",
+            "--server.fileWatcherType=none",
+            "--browser.gatherUsageStats=false",
+        ]
+        environment = {
+            **os.environ,
+            "SIMPLENET_HOME": str(self._settings.home),
+            "SIMPLENET_UPLOAD_MAX_GB": "0.05",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dashboard.server", *flags, *self._flags],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _until(self._answers, START_SECONDS)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None
+        try:
+            socket.create_connection(("127.0.0.1", self._port)).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+def _head(client: Client, upload: str, length: int) -> bytes:
+    headers = {"Host": "127.0.0.1", "Content-Length": length, "Upload-Offset": 0, **client.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"PATCH /uploads/{upload}/0 HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+def _send_in_part(client: Client, upload: str, offset: int, body: bytes, sent: int) -> None:
+    head = _head(client, upload, len(body)).replace(b"Upload-Offset: 0", f"Upload-Offset: {offset}".encode())
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        connection.sendall(head + body[:sent])
+        time.sleep(0.05)  # some of it is written when the server dies, some is not
+
+
+def _store_picture(settings: Settings) -> str:
+    out = io.BytesIO()
+    Image.new("RGB", (600, 300), (200, 30, 30)).save(out, "PNG")
+    return BlobStore(settings.blobs_folder).put(out.getvalue())
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)

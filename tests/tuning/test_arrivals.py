@@ -1,0 +1,182 @@
+"""Pictures on their way in, by real uploads and real processes: looked at, taken in, killed, refused."""
+
+import os
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from storage import datasets, staging
+from storage.errors import UploadNotFound
+from storage.records import Label, now
+from storage.settings import Settings
+from storage.workspace import Workspace, open_workspace
+from tuning import arrivals, jobs
+from tuning.arrivals import Intake, Plan
+from tuning.errors import NotAllowed
+from tuning.jobs import Job, JobState
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 120
+
+
+@pytest.fixture(autouse=True)
+def found_by_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def uploaded(workspace: Workspace, file: Path, dataset: str = "") -> str:
+    """An upload as the browser makes it."""
+    data = file.read_bytes()
+    upload = staging.create(
+        workspace.settings.staging_folder,
+        files=[(file.name, len(data))],
+        dataset=dataset,
+        limits=staging.Limits(max_bytes=1e9),
+        now=now(),
+    )
+    staging.append(upload, staging.Position(0, 0), 0, data)
+    staging.complete(upload, now())
+    return upload.id
+
+
+def zipped(folder: Path, file: Path) -> Path:
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, f"{folder.name}/{path.relative_to(folder)}")
+    return file
+
+
+def ended(workspace: Workspace, key: str) -> Job:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        job = jobs.status(workspace.settings, key)
+        if job is not None and job.state is not JobState.RUNNING:
+            return job
+        time.sleep(0.1)
+    raise AssertionError((workspace.settings.jobs_folder / key / "log").read_text())
+
+
+def look(workspace: Workspace, arrival_id: str) -> Job:
+    arrivals.start_look(workspace, arrival_id)
+    return ended(workspace, arrivals.look_key(arrival_id))
+
+
+def take(workspace: Workspace, arrival_id: str, *intakes: Intake) -> Job:
+    arrivals.start_take(workspace, arrival_id, Plan(intakes=intakes, who="ann"))
+    return ended(workspace, arrivals.take_key(arrival_id))
+
+
+def test_zip_becomes_a_version_and_its_staging_is_gone(workspace, make_folder, tmp_path) -> None:
+    folder = make_folder(train=20, test_normal=6, defects={"dent": 4})
+    (folder / "train/good/broken.png").write_text("no picture")
+    arrival_id = uploaded(workspace, zipped(folder, tmp_path / "Parts.zip"))
+    assert [one.origin for one in arrivals.list_arrivals(workspace)] == ["Parts.zip"]
+    assert look(workspace, arrival_id).state is JobState.DONE
+    (layout,) = arrivals.understood(workspace, arrival_id).layouts
+    assert layout.kind == "mvtec"
+    with workspace.session() as session:
+        assert datasets.list_datasets(session) == []  # nothing before a person has decided
+    job = take(workspace, arrival_id, Intake(name="parts"))
+    assert job.state is JobState.DONE, job.error
+    (result,) = job.result
+    assert (result["dataset"], result["version"], result["pictures"]) == ("parts", 1, 30)
+    assert [one["name"] for one in result["skipped"]] == ["train/good/broken.png"]
+    assert arrivals.list_arrivals(workspace) == []
+    assert not (workspace.settings.staging_folder / arrival_id).exists()
+    with workspace.session() as session:
+        version = datasets.latest_version(session, "parts")
+    assert (version.count(label=Label.ANOMALOUS), version.mask_count, version.who) == (4, 4, "ann")
+    ended(workspace, f"doctor-{version.id}")  # the doctor comes by itself
+
+
+def test_archive_that_leads_out_is_refused_by_name(workspace, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../../evil.png", b"x")
+    job = look(workspace, uploaded(workspace, tmp_path / "evil.zip"))
+    assert job.state is JobState.FAILED
+    assert "'../../evil.png' leads out of its folder" in str(job.error)
+
+
+def test_kill_during_intake_leaves_the_old_state_and_going_on_completes(
+    workspace, make_folder, tmp_path
+) -> None:
+    folder = make_folder(train=220, test_normal=6, defects={"dent": 4}, size=256)
+    arrival_id = uploaded(workspace, zipped(folder, tmp_path / "parts.zip"))
+    look(workspace, arrival_id)
+    arrivals.start_take(workspace, arrival_id, Plan(intakes=(Intake(name="parts"),), who="ann"))
+    key = arrivals.take_key(arrival_id)
+    _kill_at_work(workspace, key)
+    assert ended(workspace, key).state is JobState.INTERRUPTED
+    with workspace.session() as session:
+        assert datasets.list_datasets(session) == []
+    arrivals.start_take(workspace, arrival_id)
+    assert ended(workspace, key).state is JobState.DONE
+    with workspace.session() as session:
+        assert datasets.latest_version(session, "parts").count() == 230
+
+
+def test_added_pictures_keep_all_roles(workspace, make_folder, tmp_path) -> None:
+    first = make_folder(train=20, test_normal=6)
+    arrival_id = uploaded(workspace, zipped(first, tmp_path / "one.zip"))
+    look(workspace, arrival_id)
+    take(workspace, arrival_id, Intake(name="parts"))
+    with workspace.session() as session:
+        before = datasets.known_roles(session, "parts")
+    second = make_folder(train=14, size=48, flat=True, name="second")
+    arrival_id = uploaded(workspace, zipped(second, tmp_path / "two.zip"), dataset="parts")
+    look(workspace, arrival_id)
+    (result,) = take(workspace, arrival_id, Intake(name="parts")).result
+    assert (result["version"], result["pictures"]) == (2, 40)
+    with workspace.session() as session:
+        after = datasets.known_roles(session, "parts")
+        assert datasets.latest_version(session, "parts").change == "14 pictures added"
+    assert {digest: after[digest] for digest in before} == before
+
+
+def test_folder_of_the_server_must_be_allowed(tmp_path: Path, make_folder) -> None:
+    folder = make_folder(train=12, flat=True)
+    closed = open_workspace(Settings(home=tmp_path / "closed"))
+    with pytest.raises(NotAllowed, match="no folder is opened for it"):
+        arrivals.from_folder(closed, str(folder), "", who="ann")
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    opened = open_workspace(Settings(home=tmp_path / "opened", picture_roots=(allowed,)))
+    for outside in (str(folder), str(allowed / ".." / folder.name), "/etc"):
+        with pytest.raises(NotAllowed, match="doesn't lie in"):
+            arrivals.from_folder(opened, outside, "", who="ann")
+    folder.rename(allowed / "parts")
+    arrival_id = arrivals.from_folder(opened, str(allowed / "parts"), "", who="ann")
+    assert look(opened, arrival_id).state is JobState.DONE
+    arrivals.discard(opened, arrival_id)
+    assert (allowed / "parts" / "000.png").exists()
+    closed.close()
+    opened.close()
+
+
+def test_what_is_no_arrival_is_not_found(workspace) -> None:
+    for wrong in ("0" * 32, "../x", ""):
+        with pytest.raises(UploadNotFound):
+            arrivals.find(workspace, wrong)
+
+
+def _kill_at_work(workspace: Workspace, key: str) -> None:
+    """Kill the job's process once it reads pictures."""
+    folder = workspace.settings.jobs_folder / key
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        job = jobs.status(workspace.settings, key)
+        if job is not None and job.done >= 5:
+            break
+        time.sleep(0.02)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(link.resolve() == folder / "lock" for link in (process / "fd").iterdir()):
+                os.kill(int(process.name), signal.SIGKILL)
+                return
+        except OSError:
+            continue
+    raise AssertionError("the job was too quick to be killed")

@@ -1,0 +1,116 @@
+"""The dataset doctor: every finding fires where it should, and a healthy dataset hears little."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from storage import checkups, datasets
+from storage.workspace import Workspace
+from tuning import doctor
+from tuning.doctor import Finding, examine, read_findings
+from tuning.ingest import ingest_folder
+
+
+def examined(workspace: Workspace, folder: Path) -> dict[str, Finding]:
+    version = ingest_folder(workspace, folder, "parts").version
+    return {finding.kind: finding for finding in examine(workspace, version)}
+
+
+def opened(file: Path) -> Image.Image:
+    with Image.open(file) as picture:
+        return picture.copy()
+
+
+def names(workspace: Workspace, finding: Finding) -> list[str]:
+    with workspace.session() as session:
+        version = datasets.latest_version(session, "parts")
+        known = {image.pixel_digest: image.name for image in datasets.list_images(session, version.id)}
+    return [known[picture.pixel_digest] for picture in finding.pictures]
+
+
+def test_healthy_dataset_hears_only_what_more_pictures_would_bring(workspace, make_folder) -> None:
+    found = examined(workspace, make_folder(train=110, test_normal=24, defects={"dent": 8}))
+    assert set(found) == {"calibration-99"}
+    assert found["calibration-99"].why.endswith("there are 22.")
+
+
+def test_copy_saved_anew_is_found_across_roles(workspace, make_folder) -> None:
+    folder = make_folder(train=30, test_normal=24, defects={"dent": 8}, size=128)
+    picture = opened(folder / "train/good/003.png")
+    data = io.BytesIO()
+    picture.resize((192, 192), Image.Resampling.BICUBIC).save(data, "JPEG", quality=80)
+    (folder / "test/good/copy.jpg").write_bytes(data.getvalue())
+    finding = examined(workspace, folder)["near-copies-across"]
+    assert (finding.count, finding.severity) == (1, "serious")
+    assert names(workspace, finding) == ["test/good/copy.jpg"]
+    edit = doctor.correction(finding, finding.pictures[0])
+    assert edit is not None
+    assert edit.remove
+
+
+def test_light_blur_size_and_clipping(workspace, make_folder) -> None:
+    folder = make_folder(train=40, test_normal=24, defects={"dent": 8})
+    good = folder / "train/good"
+    size = opened(good / "000.png").size
+    opened(good / "001.png").point(lambda value: value // 3).save(good / "001.png")
+    opened(good / "002.png").filter(ImageFilter.GaussianBlur(4)).save(good / "002.png")
+    Image.fromarray(np.full(size, 255, np.uint8)).save(good / "003.png")
+    opened(good / "004.png").crop((0, 0, size[0] - 8, size[1] - 8)).save(good / "004.png")
+    found = examined(workspace, folder)
+    assert "train/good/001.png" in names(workspace, found["exposure"])
+    assert "train/good/002.png" in names(workspace, found["blur"])
+    assert names(workspace, found["clipped"]) == ["train/good/003.png"]
+    assert names(workspace, found["size"]) == ["train/good/004.png"]
+
+
+def test_masks_that_mark_nothing_or_nearly_all(workspace, make_folder) -> None:
+    folder = make_folder(train=40, test_normal=24, defects={"dent": 8})
+    size = opened(folder / "test/dent/000.png").size
+    Image.fromarray(np.zeros(size, np.uint8)).save(folder / "ground_truth/dent/000_mask.png")
+    Image.fromarray(np.full(size, 255, np.uint8)).save(folder / "ground_truth/dent/001_mask.png")
+    found = examined(workspace, folder)
+    assert names(workspace, found["empty-mask"]) == ["test/dent/000.png"]
+    assert names(workspace, found["large-mask"]) == ["test/dent/001.png"]
+    edit = doctor.correction(found["large-mask"], found["large-mask"].pictures[0])
+    assert edit is not None
+    assert edit.mask_digest == ""
+
+
+def test_what_was_left_out_and_what_is_too_few_is_told(workspace, make_folder) -> None:
+    folder = make_folder(train=12, test_normal=4, defects={"dent": 2})
+    (folder / "train/good/broken.png").write_bytes(b"\x89PNG\r\n")
+    (folder / "train/good/copy.png").write_bytes((folder / "train/good/000.png").read_bytes())
+    found = examined(workspace, folder)
+    assert "train/good/broken.png" in found["left-out"].names[0]
+    assert found["copies"].count == 1
+    assert {"calibration-19", "calibration-99", "few-validation", "few-test", "rare-types"} <= set(found)
+
+
+def test_lost_file_is_serious_and_the_others_are_still_examined(workspace, make_folder) -> None:
+    version = ingest_folder(workspace, make_folder(train=30, test_normal=24), "parts").version
+    with workspace.session() as session:
+        lost = datasets.list_images(session, version.id)[0]
+    workspace.blobs.path(lost.digest).unlink()
+    found = {finding.kind: finding for finding in examine(workspace, version)}
+    assert (found["missing"].severity, found["missing"].count) == ("serious", 1)
+
+
+def test_findings_are_kept_and_read_back(workspace, make_folder) -> None:
+    version = ingest_folder(workspace, make_folder(train=12, test_normal=4), "parts").version
+    found = examine(workspace, version)
+    with workspace.session() as session:
+        kept = checkups.get_checkup(session, version.id)
+    assert kept is not None
+    assert read_findings(kept) == found
+
+
+def test_magnetic_tiles_hear_few_findings(workspace) -> None:
+    tiles = Path(__file__).resolve().parents[3] / "shared" / "data" / "magnetic_tile"
+    if not tiles.is_dir():
+        pytest.skip("the magnetic tiles are not on this machine")
+    found = examined(workspace, tiles)
+    assert set(found) <= {"near-copies", "calibration-99", "shape", "small-defect", "blur", "exposure"}
+    assert found["near-copies"].count <= 2

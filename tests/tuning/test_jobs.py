@@ -1,0 +1,107 @@
+"""Work in the background: real processes, killed, cancelled and failing."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.settings import Settings
+from tuning import jobs
+from tuning.errors import JobRunning
+from tuning.jobs import Job, JobState, Progress
+
+MODULE = "tests.tuning.scripts.count_slowly"
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    found = Settings(home=tmp_path / "home")
+    found.jobs_folder.mkdir(parents=True)
+    return found
+
+
+def wait(settings: Settings, key: str, until: Callable[[Job], bool]) -> Job:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        job = jobs.status(settings, key)
+        assert job is not None
+        if until(job):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(f"job is {job}; log: {(settings.jobs_folder / key / 'log').read_text()}")
+
+
+def test_job_tells_its_progress_and_what_came_of_it(settings: Settings) -> None:
+    assert jobs.status(settings, "count") is None
+    started = jobs.start(settings, "count", MODULE, ["count", "4", "0.5"])
+    assert started.state is JobState.RUNNING
+    halfway = wait(settings, "count", lambda job: job.done >= 2)
+    assert (halfway.total, halfway.text) == (4, f"counting {halfway.done}")
+    assert halfway.seconds_left is not None
+    ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert (ended.state, ended.result, ended.seconds_left) == (JobState.DONE, {"counted": 4}, None)
+    jobs.forget(settings, "count")
+    assert jobs.status(settings, "count") is None
+
+
+def test_running_job_is_not_started_twice(settings: Settings) -> None:
+    jobs.start(settings, "count", MODULE, ["count", "100", "0.2"])
+    wait(settings, "count", lambda job: job.done >= 1)
+    again = jobs.start(settings, "count", MODULE, ["count", "1", "0"])
+    assert (again.state, again.total) == (JobState.RUNNING, 100)
+
+    def nothing(progress: Progress) -> None: ...
+
+    with pytest.raises(JobRunning, match="'count' runs already"):
+        jobs.work(settings, "count", nothing)
+    jobs.cancel(settings, "count")
+    ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert ended.state is JobState.CANCELLED
+
+
+def test_killed_job_is_interrupted_and_can_be_started_again(settings: Settings) -> None:
+    jobs.start(settings, "count", MODULE, ["count", "100", "0.2"])
+    wait(settings, "count", lambda job: job.done >= 1)
+    os.kill(_pid(settings), signal.SIGKILL)
+    wait(settings, "count", lambda job: job.state is JobState.INTERRUPTED)
+    jobs.start(settings, "count", MODULE, ["count", "1", "0"])
+    ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert ended.result == {"counted": 1}
+
+
+def test_error_that_people_can_act_on_is_told_as_it_is(settings: Settings) -> None:
+    jobs.start(settings, "count", MODULE, ["count", "1", "0", "ours"])
+    ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert (ended.state, ended.error) == (JobState.FAILED, "There are no pictures. Add some.")
+
+
+def test_bug_ends_the_job_and_points_to_its_log(settings: Settings) -> None:
+    jobs.start(settings, "count", MODULE, ["count", "1", "0", "bug"])
+    ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert ended.state is JobState.FAILED
+    log = settings.jobs_folder / "count" / "log"
+    assert f"RuntimeError: a bug. Details are in {log}" in str(ended.error)
+    wait(settings, "count", lambda _: "Traceback" in log.read_text())
+
+
+def test_key_can_not_lead_out_of_the_folder(settings: Settings) -> None:
+    with pytest.raises(ValueError, match="job key"):
+        jobs.status(settings, "../count")
+
+
+def _pid(settings: Settings) -> int:
+    """Of the process that holds the lock of the job `count`."""
+    lock = settings.jobs_folder / "count" / "lock"
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(link.resolve() == lock for link in (process / "fd").iterdir()):
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError("nobody holds the lock")

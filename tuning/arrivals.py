@@ -1,0 +1,397 @@
+"""Pictures on their way in: an upload or a folder of this machine, first looked at, then taken in as a person decided.
+
+An arrival lies in the staging folder until it is taken in or discarded; nothing of it is in the database. Both steps
+run as jobs of their own process and can be repeated: looking unpacks anew, and taking in what is in a version already
+changes nothing.
+
+`python -m tuning.arrivals look|take ID` is that process.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from engine.errors import EngineError
+from engine.masks import read_mask
+from storage import staging
+from storage.archives import is_archive, unpack
+from storage.atomic_files import write_file
+from storage.errors import UploadNotFound
+from storage.layouts import Choice, Entry, Layout, choose, understand
+from storage.listing import SourceFile, walk
+from storage.records import Label, Skipped, now
+from storage.workspace import Workspace, open_workspace
+from tuning import jobs
+from tuning.doctor import start_examination
+from tuning.errors import BadPicture, NotAllowed
+from tuning.ingest import ingest_layout
+from tuning.jobs import Job, JobState, Progress
+from tuning.reading import file_bytes
+
+FOLDER_FILE, UNPACKED, UNDERSTOOD, PLAN = "folder.json", "unpacked", "understood.json", "plan.json"
+MODULE = "tuning.arrivals"
+MASKS_LOOKED_AT = 200  # at most, evenly over all
+KEPT_DAYS = 7  # an arrival that nobody touches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """What has arrived and is not taken in yet."""
+
+    id: str
+    origin: str  # for people: 'parts.zip', '240 files', '/data/parts'
+    dataset: str  # what it was meant for; may be empty
+    created: datetime
+    who: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Understood:
+    """What was recognised in an arrival."""
+
+    layouts: tuple[Layout, ...]
+    refused: tuple[Skipped, ...]  # files that could not even be unpacked
+    mask_values: tuple[int, ...]  # of the masks looked at, if they are neither 0 and 1 nor 0 and 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """What a person decided for one recognised layout."""
+
+    name: str  # of the dataset
+    add: bool = True  # to the pictures it has; else they are replaced
+    choices: Mapping[str, Choice] = field(default_factory=dict)  # by key of the group
+    leave_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a person decided for a whole arrival, one intake per layout."""
+
+    intakes: tuple[Intake, ...]
+    who: str
+    mask_threshold: int = 0
+
+
+def from_folder(workspace: Workspace, folder: str, dataset: str, *, who: str) -> str:
+    """Let a folder of this machine arrive, without copying it; answers the arrival's id.
+
+    Raises:
+        NotAllowed: it doesn't lie in a folder that the setting `picture_roots` names.
+    """
+    roots = workspace.settings.picture_roots
+    if not roots:
+        raise NotAllowed(
+            f"Folder '{folder}' can't be read from this page: no folder is opened for it. "
+            "Set SIMPLENET_PICTURE_ROOTS='[\"/data/pictures\"]' where the dashboard is started, "
+            "or use `simplenet ingest FOLDER --name NAME` on the server."
+        )
+    path = Path(folder).expanduser().resolve()
+    if not any(path.is_relative_to(root.resolve()) for root in roots):
+        allowed = ", ".join(f"'{root}'" for root in roots)
+        raise NotAllowed(
+            f"Folder '{folder}' doesn't lie in {allowed}. Give a folder there, or set SIMPLENET_PICTURE_ROOTS."
+        )
+    if not path.is_dir():
+        raise NotAllowed(f"Folder '{folder}' doesn't exist, or is a file. Give a folder of pictures.")
+    arrival_id = token_hex(16)
+    (workspace.settings.staging_folder / arrival_id).mkdir(parents=True)
+    values = {"folder": str(path), "dataset": dataset, "created": now().isoformat(), "who": who}
+    _write(workspace, arrival_id, FOLDER_FILE, values)
+    return arrival_id
+
+
+def find(workspace: Workspace, arrival_id: str) -> Arrival:
+    """The arrival of this id.
+
+    Raises:
+        UploadNotFound: there is none, or it has not arrived whole.
+    """
+    file = workspace.settings.staging_folder / _checked(arrival_id) / FOLDER_FILE
+    if file.exists():
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Arrival(
+            id=arrival_id,
+            origin=values["folder"],
+            dataset=values["dataset"],
+            created=datetime.fromisoformat(values["created"]),
+            who=values["who"],
+        )
+    upload = staging.find(workspace.settings.staging_folder, arrival_id)
+    if upload.completed is None:
+        raise UploadNotFound(
+            f"Upload {arrival_id} has not arrived whole. Choose the same files again: it goes on where it stopped."
+        )
+    names = [file.name for file in upload.files]
+    tops = {name.split("/")[0] for name in names}
+    origin = tops.pop() if len(tops) == 1 else f"{len(names):,} files"
+    return Arrival(id=arrival_id, origin=origin, dataset=upload.dataset, created=upload.created, who="")
+
+
+def list_arrivals(workspace: Workspace) -> list[Arrival]:
+    """All that has arrived whole and waits for a person or a job, the youngest first."""
+    found = []
+    for folder in workspace.settings.staging_folder.iterdir():
+        try:
+            found.append(find(workspace, folder.name))
+        except UploadNotFound:
+            continue
+    return sorted(found, key=lambda arrival: arrival.created, reverse=True)
+
+
+def start_look(workspace: Workspace, arrival_id: str) -> Job:
+    """Unpack and recognise an arrival in the background."""
+    find(workspace, arrival_id)
+    return jobs.start(workspace.settings, look_key(arrival_id), MODULE, ["look", arrival_id])
+
+
+def start_take(workspace: Workspace, arrival_id: str, plan: Plan | None = None) -> Job:
+    """Take an arrival in, in the background; without a plan, as was decided before.
+
+    Raises:
+        UploadNotFound: there is no such arrival, or nothing was decided.
+    """
+    find(workspace, arrival_id)
+    if plan is not None:
+        _write(workspace, arrival_id, PLAN, asdict(plan))
+    _plan(workspace, arrival_id)
+    return jobs.start(workspace.settings, take_key(arrival_id), MODULE, ["take", arrival_id])
+
+
+def look_key(arrival_id: str) -> str:
+    """Key of the job that looks at an arrival."""
+    return f"look-{arrival_id}"
+
+
+def take_key(arrival_id: str) -> str:
+    """Key of the job that takes an arrival in."""
+    return f"take-{arrival_id}"
+
+
+def understood(workspace: Workspace, arrival_id: str) -> Understood:
+    """What `look` recognised.
+
+    Raises:
+        UploadNotFound: nobody has looked yet.
+    """
+    values = _read(workspace, arrival_id, UNDERSTOOD)
+    return Understood(
+        layouts=tuple(_layout(one) for one in values["layouts"]),
+        refused=tuple(Skipped(**one) for one in values["refused"]),
+        mask_values=tuple(values["mask_values"]),
+    )
+
+
+def look(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
+    """Unpack an arrival and recognise its layout; the answer waits in the staging folder.
+
+    Raises:
+        StorageError: an archive is refused, or the layout is not understood.
+    """
+    arrival = find(workspace, arrival_id)
+    folder = workspace.settings.staging_folder / arrival_id
+    if (folder / FOLDER_FILE).exists():
+        files: Sequence[SourceFile] = walk(Path(arrival.origin))
+        refused: list[Skipped] = []
+    else:
+        given = staging.find(workspace.settings.staging_folder, arrival_id).source_files()
+        files, refused = _unpacked(given, folder / UNPACKED, progress)
+    progress(0, 0, "recognising the layout")
+    layouts = understand(files, arrival.origin)
+    values = {
+        "layouts": [_plain(layout) for layout in layouts],
+        "refused": [asdict(one) for one in refused],
+        "mask_values": _mask_values(layouts, progress),
+    }
+    _write(workspace, arrival_id, UNDERSTOOD, values)
+    return {"layouts": len(layouts)}
+
+
+def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
+    """Make dataset versions of an arrival as its plan says, then let go of it.
+
+    Returns:
+        per dataset its name, version and what was left out, as JSON.
+    Raises:
+        StorageError, TuningError: see `tuning.ingest.ingest_layout`; what was taken in before stays.
+    """
+    arrival, plan, seen = (
+        find(workspace, arrival_id),
+        _plan(workspace, arrival_id),
+        understood(workspace, arrival_id),
+    )
+    results = []
+    refused = seen.refused
+    for layout, intake in zip(seen.layouts, plan.intakes, strict=True):
+        if intake.leave_out:
+            continue
+        report = ingest_layout(
+            workspace,
+            choose(layout, intake.choices),
+            intake.name,
+            source=arrival.origin,
+            add=intake.add,
+            mask_threshold=plan.mask_threshold,
+            refused=refused,
+            who=plan.who,
+            progress=progress,
+        )
+        start_examination(workspace, report.version.id)
+        refused = ()  # told once
+        results.append(
+            {
+                "dataset": intake.name,
+                "version": report.version.number,
+                "version_id": report.version.id,
+                "pictures": report.version.count(),
+                "skipped": [asdict(one) for one in report.skipped],
+                "notes": list(report.notes),
+            }
+        )
+    shutil.rmtree(workspace.settings.staging_folder / arrival_id, ignore_errors=True)
+    return results
+
+
+def discard(workspace: Workspace, arrival_id: str) -> None:
+    """Let go of an arrival; a folder of this machine itself is never touched."""
+    for key in (look_key(arrival_id), take_key(arrival_id)):
+        jobs.cancel(workspace.settings, key)
+    shutil.rmtree(workspace.settings.staging_folder / _checked(arrival_id), ignore_errors=True)
+
+
+def sweep(workspace: Workspace) -> None:
+    """Let go of uploads and arrivals that nobody has touched for a week, unless a job is at them."""
+    limit = now() - timedelta(days=KEPT_DAYS)
+    for arrival in list_arrivals(workspace):
+        folder = workspace.settings.staging_folder / arrival.id
+        touched = max(file.stat().st_mtime for file in (folder, *folder.glob("*.json")))
+        known = [jobs.status(workspace.settings, key) for key in (look_key(arrival.id), take_key(arrival.id))]
+        busy = any(job is not None and job.state is JobState.RUNNING for job in known)
+        if not busy and datetime.fromtimestamp(touched, UTC) < limit:
+            discard(workspace, arrival.id)
+    staging.sweep(workspace.settings.staging_folder, now(), timedelta(days=KEPT_DAYS))
+
+
+def _unpacked(
+    given: Sequence[SourceFile], into: Path, progress: Progress
+) -> tuple[list[SourceFile], list[Skipped]]:
+    """The given files, with what is in the archives among them in place of the archives."""
+    shutil.rmtree(into, ignore_errors=True)  # what an attempt before this left half done
+    files: list[SourceFile] = []
+    refused: list[Skipped] = []
+    for number, file in enumerate(given):
+        if not is_archive(file.name):
+            files.append(file)
+            continue
+        folder = into / f"{number:06d}"
+        folder.mkdir(parents=True)
+        found = unpack(file.path, folder, name=file.name, progress=progress)
+        # Of several archives each is a folder, so that equal names in two of them don't meet.
+        prefix = "" if len(given) == 1 else f"{Path(file.name).stem.removesuffix('.tar')}/"
+        files += [replace(one, name=prefix + one.name) for one in found.files]
+        refused += [Skipped(name=prefix + one.name, reason=one.reason) for one in found.refused]
+    return files, refused
+
+
+def _mask_values(layouts: Sequence[Layout], progress: Progress) -> list[int]:
+    """Some values of masks that are neither 0 and 1 nor 0 and 255; none if all looked at are as usual."""
+    masks = [
+        path
+        for layout in layouts
+        for entry in layout.entries
+        for path in entry.mask_paths
+        if not entry.white_is_background
+    ]
+    values: set[int] = set()
+    chosen = masks[:: max(1, len(masks) // MASKS_LOOKED_AT)]
+    for done, path in enumerate(chosen):
+        progress(done, len(chosen), "looking at masks")
+        try:
+            read = read_mask(file_bytes(path), path.name)
+        except (EngineError, BadPicture):  # told when the pictures are read
+            continue
+        if not read.binary:
+            values.update(read.values)
+    return sorted(values)[:8]
+
+
+def _checked(arrival_id: str) -> str:
+    if not (len(arrival_id) == 32 and set(arrival_id) <= set("0123456789abcdef")):
+        raise UploadNotFound(f"Upload {arrival_id!r} is none; an id is 32 lowercase hexadecimal digits.")
+    return arrival_id
+
+
+def _plan(workspace: Workspace, arrival_id: str) -> Plan:
+    values = _read(workspace, arrival_id, PLAN)
+    intakes = [
+        Intake(
+            **{
+                **one,
+                "choices": {
+                    key: Choice(**{**choice, "label": Label(choice["label"])})
+                    for key, choice in one["choices"].items()
+                },
+            }
+        )
+        for one in values["intakes"]
+    ]
+    return Plan(intakes=tuple(intakes), who=values["who"], mask_threshold=values["mask_threshold"])
+
+
+def _plain(layout: Layout) -> dict[str, Any]:
+    entries = [
+        {**vars(entry), "path": str(entry.path), "mask_paths": [str(path) for path in entry.mask_paths]}
+        for entry in layout.entries
+    ]
+    return {**vars(layout), "entries": entries}
+
+
+def _layout(values: Mapping[str, Any]) -> Layout:
+    entries = tuple(
+        Entry(
+            **{
+                **one,
+                "path": Path(one["path"]),
+                "label": Label(one["label"]),
+                "mask_paths": tuple(map(Path, one["mask_paths"])),
+            }
+        )
+        for one in values["entries"]
+    )
+    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Layout(**{**values, **tuples, "entries": entries})
+
+
+def _write(workspace: Workspace, arrival_id: str, name: str, values: Mapping[str, Any]) -> None:
+    write_file(workspace.settings.staging_folder / arrival_id / name, json.dumps(values).encode())
+
+
+def _read(workspace: Workspace, arrival_id: str, name: str) -> Any:
+    try:
+        return json.loads(
+            (workspace.settings.staging_folder / _checked(arrival_id) / name).read_text(encoding="utf-8")
+        )
+    except FileNotFoundError:
+        raise UploadNotFound(
+            f"Upload {arrival_id} is no longer there, or nothing was decided of it. Upload the pictures again."
+        ) from None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do one step of an arrival in this process."""
+    step, arrival_id = arguments
+    logging.basicConfig(level=logging.INFO)
+    workspace = open_workspace()
+    key, do = {"look": (look_key, look), "take": (take_key, take)}[step]
+    jobs.work(workspace.settings, key(arrival_id), lambda progress: do(workspace, arrival_id, progress))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

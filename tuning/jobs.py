@@ -1,0 +1,223 @@
+"""Work that outlives the page that asked for it: one process per job, its progress in a file that anybody can read.
+
+A job has a key, and a folder of that name: `status.json` (written whole), `lock` (held by the process as long as it
+lives, so that a dead one is told from a busy one), `cancel` (asks it to stop) and `log`. Nothing of it is in the
+database: what a job does there, it does in one transaction of its own.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from storage.atomic_files import write_file
+from storage.errors import StorageError
+from storage.records import now
+from storage.settings import Settings
+from tuning.errors import JobCancelled, JobRunning, TuningError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what is being done now); may raise to stop the work."""
+
+WRITE_SECONDS = 0.3  # between two writings of the progress
+START_SECONDS = 60  # within which a started process must have taken its lock
+_KEY = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    RUNNING = "running"
+    """Its process works, or is about to."""
+    DONE = "done"
+    """It came to its end; `result` says what came of it."""
+    FAILED = "failed"
+    """It stopped by itself; `error` says why and what to do."""
+    CANCELLED = "cancelled"
+    """A person stopped it; what it would have changed is as it was."""
+    INTERRUPTED = "interrupted"
+    """Its process died; what it would have changed is as it was. It can be started again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is known of a job."""
+
+    key: str
+    state: JobState
+    done: int = 0
+    total: int = 0
+    text: str = ""  # what is being done now
+    started_at: datetime
+    updated_at: datetime
+    error: str | None = None
+    result: Any = None  # JSON
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Guess from what is done; None while nothing can be said."""
+        elapsed = (self.updated_at - self.started_at).total_seconds()
+        if self.state is not JobState.RUNNING or not 0 < self.done <= self.total or elapsed < 1:
+            return None
+        return elapsed / self.done * (self.total - self.done)
+
+
+def start(settings: Settings, key: str, module: str, arguments: Sequence[str]) -> Job:
+    """Run `python -m module arguments` as a process of its own; the same job that runs already is left alone.
+
+    The process must call `work` with the same key.
+    """
+    known = status(settings, key)
+    if known is not None and known.state is JobState.RUNNING:
+        return known
+    folder = _folder(settings, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cancel").unlink(missing_ok=True)
+    job = Job(key=key, state=JobState.RUNNING, text="starting", started_at=now(), updated_at=now())
+    _write(folder, job)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env={**os.environ, "SIMPLENET_HOME": str(settings.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # it outlives the server that started it
+        )
+    threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
+    return job
+
+
+def work(settings: Settings, key: str, do: Callable[[Progress], Any]) -> Job:
+    """Do a job in this process, keeping its status; errors that people can act on end up there, others are raised too.
+
+    Raises:
+        JobRunning: another process is at it.
+    """
+    folder = _folder(settings, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, key):
+        job = Job(key=key, state=JobState.RUNNING, started_at=now(), updated_at=now())
+        _write(folder, job)
+        last_written = 0.0
+
+        def progress(done: int, total: int, text: str) -> None:
+            nonlocal job, last_written
+            if (folder / "cancel").exists():
+                raise JobCancelled(f"Job '{key}' was cancelled. Start it again to go on.")
+            if time.monotonic() - last_written < WRITE_SECONDS:
+                return
+            # "reading a.png", "reading b.png", "checking a.png": another verb, another pace to guess the end from.
+            started_at = job.started_at if text.split(" ")[0] == job.text.split(" ")[0] else now()
+            job = replace(job, done=done, total=total, text=text, updated_at=now(), started_at=started_at)
+            _write(folder, job)
+            last_written = time.monotonic()
+
+        try:
+            result = do(progress)
+        except JobCancelled as stopped:
+            job = replace(job, state=JobState.CANCELLED, error=str(stopped), updated_at=now())
+            (folder / "cancel").unlink(missing_ok=True)
+        except (EngineError, StorageError, TuningError) as error:
+            job = replace(job, state=JobState.FAILED, error=str(error), updated_at=now())
+        except BaseException as error:
+            text = f"It stopped with {type(error).__name__}: {error}. Details are in {folder / 'log'}."
+            _write(folder, replace(job, state=JobState.FAILED, error=text, updated_at=now()))
+            raise
+        else:
+            job = replace(job, state=JobState.DONE, result=result, updated_at=now())
+        _write(folder, job)
+        return job
+
+
+def status(settings: Settings, key: str) -> Job | None:
+    """What is known of a job; None where there never was one."""
+    folder = _folder(settings, key)
+    try:
+        values = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    job = Job(
+        **{
+            **values,
+            "state": JobState(values["state"]),
+            "started_at": datetime.fromisoformat(values["started_at"]),
+            "updated_at": datetime.fromisoformat(values["updated_at"]),
+        }
+    )
+    if job.state is JobState.RUNNING and not _is_locked(folder):
+        # It may have ended between the two looks; or its process may not have come to take the lock yet.
+        if json.loads((folder / "status.json").read_text(encoding="utf-8")) != values:
+            return status(settings, key)
+        starting = job.text == "starting" and (now() - job.started_at).total_seconds() < START_SECONDS
+        if not starting:
+            return replace(job, state=JobState.INTERRUPTED)
+    return job
+
+
+def cancel(settings: Settings, key: str) -> None:
+    """Ask a job to stop at its next step."""
+    folder = _folder(settings, key)
+    if folder.is_dir():
+        (folder / "cancel").touch()
+
+
+def forget(settings: Settings, key: str) -> None:
+    """Take a job that doesn't run out of the records."""
+    folder = _folder(settings, key)
+    if folder.is_dir() and not _is_locked(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(settings: Settings, key: str) -> Path:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"job key {key!r} must be lowercase letters, digits and hyphens")
+    return settings.jobs_folder / key
+
+
+def _write(folder: Path, job: Job) -> None:
+    values: Mapping[str, Any] = {
+        **asdict(job),
+        "started_at": job.started_at.isoformat(),
+        "updated_at": job.updated_at.isoformat(),
+    }
+    write_file(folder / "status.json", json.dumps(values).encode(), settled=False)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, key: str) -> Iterator[None]:
+    with (folder / "lock").open("a") as lock:
+        for patience in (0.1, 0.2, 0.4, None):  # a page that looks whether it is locked holds it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if patience is None:
+                    raise JobRunning(f"Job '{key}' runs already. Wait for its end, or cancel it.") from None
+                time.sleep(patience)
+        yield
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

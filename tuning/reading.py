@@ -1,0 +1,132 @@
+"""One file of a source, read once: decoded, digested, measured, and kept with its mask and a small copy."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.images import decode, page, pages, pixel_digest, thumbnail
+from engine.inspection import measure
+from engine.masks import encode_mask, fit_mask, merge_masks, read_mask
+from storage.layouts import Entry
+from storage.records import Label, NewImage, Remark, Role, Skipped
+from storage.workspace import Workspace
+from tuning.errors import BadPicture
+
+MAX_PAGES = 1000  # of one file
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPicture:
+    """A picture whose file, mask and small copy are in the store, not settled yet."""
+
+    image: NewImage  # its role is still to be given
+    measures: Mapping[str, Any]
+    signature: bytes
+    remarks: tuple[Remark, ...]
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """Digests of the files to settle."""
+        return tuple(digest for digest in (self.image.digest, self.image.mask_digest) if digest is not None)
+
+
+def read_entry(
+    workspace: Workspace, entry: Entry, mask_threshold: int
+) -> tuple[list[ReadPicture], list[Skipped]]:
+    """Read a file; of several pages, each is a picture, called `name#2` and so on.
+
+    Returns:
+        Its pictures, and those pages that can't be used with their reason.
+    Raises:
+        EngineError, BadPicture: the whole file, or a mask of it, can't be used.
+    """
+    data = file_bytes(entry.path)
+    count = pages(data, entry.name)
+    if count == 1:
+        return [_read_picture(workspace, entry, data, entry.name, mask_threshold)], []
+    if count > MAX_PAGES:
+        raise BadPicture(f"File '{entry.name}' has {count} pages; at most {MAX_PAGES} are read. Split it.")
+    read: list[ReadPicture] = []
+    skipped: list[Skipped] = []
+    for number in range(1, count + 1):
+        name = f"{entry.name}#{number}"
+        try:
+            read.append(_read_picture(workspace, entry, page(data, entry.name, number), name, mask_threshold))
+        except EngineError as error:
+            skipped.append(Skipped(name=name, reason=str(error)))
+    return read, skipped
+
+
+def file_bytes(path: Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        BadPicture: it can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPicture(
+            f"File '{path}' can not be read: {error.strerror}. Check its permissions."
+        ) from error
+
+
+def _read_picture(
+    workspace: Workspace, entry: Entry, data: bytes, name: str, mask_threshold: int
+) -> ReadPicture:
+    image = decode(data, name)
+    pixels = pixel_digest(image)
+    measures = asdict(measure(image))
+    height, width = image.shape[:2]
+    mask_digest: str | None = None
+    said: list[tuple[str, str]] = []
+    if entry.mask_paths and entry.label is Label.ANOMALOUS:
+        mask_digest, said = _keep_mask(workspace, entry, name, height, width, mask_threshold)
+    digest = workspace.blobs.put(data, settled=False)
+    if workspace.thumbnails.get(digest) is None:
+        workspace.thumbnails.put(digest, thumbnail(image))
+    return ReadPicture(
+        image=NewImage(
+            digest=digest,
+            pixel_digest=pixels,
+            name=name,
+            height=height,
+            width=width,
+            role=Role.TRAIN,
+            label=entry.label,
+            defect_type=entry.defect_type,
+            mask_digest=mask_digest,
+        ),
+        signature=measures.pop("signature"),
+        measures=measures,
+        remarks=tuple(Remark(pixel_digest=pixels, kind=kind, text=text) for kind, text in said),
+    )
+
+
+def _keep_mask(
+    workspace: Workspace, entry: Entry, name: str, height: int, width: int, threshold: int
+) -> tuple[str | None, list[tuple[str, str]]]:
+    """Merge the masks of a picture into one file; answers its digest and what a person should know of it."""
+    said: list[tuple[str, str]] = []
+    fitted = []
+    for path in entry.mask_paths:
+        read = read_mask(
+            file_bytes(path), path.name, white_is_background=entry.white_is_background, threshold=threshold
+        )
+        if not read.binary and not entry.white_is_background:
+            values = ", ".join(map(str, read.values))
+            said.append(
+                ("grey mask", f"the mask holds the values {values}; above {threshold} counts as defect")
+            )
+        if read.mask.shape != (height, width):
+            said.append(
+                ("scaled mask", f"the mask of {read.mask.shape[0]}×{read.mask.shape[1]} px was scaled")
+            )
+        fitted.append(fit_mask(read.mask, height, width, path.name, name))
+    mask = merge_masks(fitted)
+    if not mask.any():  # it marks nothing: the picture stays anomalous, without pixel truth
+        said.append(("empty mask", "the mask marks nothing; the picture counts as anomalous without a mask"))
+        return None, said
+    return workspace.blobs.put(encode_mask(mask), settled=False), said

@@ -1,0 +1,102 @@
+"""A folder, an archive or a manifest on this machine, as the command line names it, ready to be ingested."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.archives import is_archive, unpack
+from storage.errors import UnknownLayout
+from storage.layouts import Layout, understand
+from storage.listing import walk
+from storage.records import Skipped
+from storage.workspace import Workspace
+from tuning.errors import BadDataset
+from tuning.ingest import IngestReport, ingest_layout
+from tuning.jobs import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What was recognised in a path."""
+
+    origin: str  # for people
+    layouts: tuple[Layout, ...]  # one per dataset
+    refused: tuple[Skipped, ...]  # members of an archive that could not even be unpacked
+
+
+@contextmanager
+def open_source(
+    workspace: Workspace, path: Path, *, normal: str | None = None, progress: Progress | None = None
+) -> Iterator[Source]:
+    """Recognise what lies at a path; an archive is unpacked for as long as the source is open.
+
+    Args:
+        path: a folder, an archive, or the file of a manifest, whose folder is then read.
+        normal: name of the folder with the normal parts, where the folders' names don't say it.
+    Raises:
+        BadArchive, UnknownLayout: it can't be unpacked, or not be understood.
+    """
+    path = path.expanduser().resolve()
+    if path.is_dir():
+        yield Source(origin=str(path), layouts=understand(walk(path), str(path), normal=normal), refused=())
+    elif not path.is_file():
+        raise UnknownLayout(
+            f"'{path}' doesn't exist. Give a folder of pictures, a zip or tar file, or a manifest."
+        )
+    elif is_archive(path.name):
+        with tempfile.TemporaryDirectory(prefix="ingest-", dir=workspace.settings.staging_folder) as folder:
+            found = unpack(path, Path(folder), progress=progress)
+            yield Source(
+                origin=str(path),
+                layouts=understand(found.files, str(path), normal=normal),
+                refused=tuple(Skipped(name=one.name, reason=one.reason) for one in found.refused),
+            )
+    else:
+        yield Source(
+            origin=str(path), layouts=understand(walk(path.parent), str(path), normal=normal), refused=()
+        )
+
+
+def ingest_source(
+    workspace: Workspace,
+    source: Source,
+    name: str | None,
+    *,
+    add: bool,
+    mask_threshold: int,
+    who: str,
+    progress: Progress | None = None,
+) -> list[IngestReport]:
+    """Make a version of every dataset of a source.
+
+    Args:
+        name: of the dataset; of several, what stands before each one's own name. None: as their folders are called.
+    Raises:
+        StorageError, BadDataset: see `tuning.ingest.ingest_layout`; datasets that were made before stay.
+    """
+    several = len(source.layouts) > 1
+    reports = []
+    refused = source.refused
+    for layout in source.layouts:
+        own = layout.name if name is None else f"{name}-{layout.name}" if several else name
+        if not own:
+            raise BadDataset(
+                f"'{source.origin}' has no name that a dataset could have. Give one with --name."
+            )
+        reports.append(
+            ingest_layout(
+                workspace,
+                layout,
+                own,
+                source=source.origin,
+                add=add,
+                mask_threshold=mask_threshold,
+                refused=refused,
+                who=who,
+                progress=progress,
+            )
+        )
+        refused = ()  # told once
+    return reports

@@ -1,0 +1,167 @@
+"""Corrections become the next version of a dataset, and two versions are compared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from storage import datasets
+from storage.edits import discard_edits, list_edits
+from storage.errors import BadEdit
+from storage.events import record_event
+from storage.records import DatasetVersion, Edit, ImageRecord, Label, NewImage, Role, now
+from storage.roles import RoleInput, assign_roles
+from storage.workspace import Workspace
+from tuning.errors import BadDataset
+from tuning.ingest import MIN_NORMAL, as_new, change_sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a waiting correction does to a picture, in words."""
+
+    pixel_digest: str
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is different between two versions."""
+
+    added: tuple[ImageRecord, ...]
+    removed: tuple[ImageRecord, ...]
+    relabelled: tuple[tuple[ImageRecord, ImageRecord], ...]  # before and after
+    remasked: tuple[tuple[ImageRecord, ImageRecord], ...]
+    moved: tuple[tuple[ImageRecord, ImageRecord], ...]  # to another role
+
+
+def preview_edits(workspace: Workspace, name: str) -> list[Change]:
+    """What the waiting corrections of a dataset would change in its latest version; others are of no effect.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+    """
+    with workspace.session() as session:
+        latest = datasets.latest_version(session, name)
+        images = {image.pixel_digest: image for image in datasets.list_images(session, latest.id)}
+        waiting = list_edits(session, name)
+    changes = []
+    for edit in waiting:
+        image = images.get(edit.pixel_digest)
+        if image is None:
+            continue
+        before = as_new(image)
+        after = _edited(before, edit)
+        if after != before:
+            changes.append(
+                Change(
+                    pixel_digest=edit.pixel_digest,
+                    name=image.name,
+                    before=_words(before),
+                    after="taken out" if after is None else _words(after),
+                )
+            )
+    return changes
+
+
+def save_edits(workspace: Workspace, name: str, *, who: str) -> DatasetVersion:
+    """Make the waiting corrections of a dataset its next version.
+
+    No picture moves from test to train. One that was trained on or calibrated with and turns out anomalous goes to
+    validation.
+
+    Returns:
+        The new version; the latest one where the corrections change nothing.
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        BadEdit: nothing waits.
+        BadDataset: too few normal pictures to train on would be left.
+    """
+    with workspace.session() as session:
+        latest = datasets.latest_version(session, name)
+        former = {image.pixel_digest: as_new(image) for image in datasets.list_images(session, latest.id)}
+        waiting = list_edits(session, name)
+        if not waiting:
+            raise BadEdit(f"No correction of dataset '{name}' waits to be saved. Correct a picture first.")
+        edits = {edit.pixel_digest: edit for edit in waiting}
+        kept = [
+            image
+            for digest, old in former.items()
+            if (image := _edited(old, edits[digest]) if digest in edits else old) is not None
+        ]
+        images = _with_roles(kept, datasets.known_roles(session, name))
+        _check_enough(images, name)
+        change = change_sentence(former, images)
+        version = datasets.create_version(
+            session,
+            name=name,
+            source=latest.source,
+            source_split=latest.source_split,
+            images=images,
+            now=now(),
+            after=latest.number,
+            change=change,
+            who=who,
+        )
+        discard_edits(session, name)
+        if version.number > latest.number:
+            what = f"made version {version.number}: {change}"
+            record_event(session, version.dataset_id, what, who=who, now=now())
+    return version
+
+
+def compare(workspace: Workspace, before: DatasetVersion, after: DatasetVersion) -> Comparison:
+    """Compare the images of two versions by their pixels."""
+    with workspace.session() as session:
+        old = {image.pixel_digest: image for image in datasets.list_images(session, before.id)}
+        new = {image.pixel_digest: image for image in datasets.list_images(session, after.id)}
+    both = [(image, new[digest]) for digest, image in old.items() if digest in new]
+    return Comparison(
+        added=tuple(image for digest, image in new.items() if digest not in old),
+        removed=tuple(image for digest, image in old.items() if digest not in new),
+        relabelled=tuple(
+            pair
+            for pair in both
+            if (pair[0].label, pair[0].defect_type) != (pair[1].label, pair[1].defect_type)
+        ),
+        remasked=tuple(pair for pair in both if pair[0].mask_digest != pair[1].mask_digest),
+        moved=tuple(pair for pair in both if pair[0].role is not pair[1].role),
+    )
+
+
+def _edited(image: NewImage, edit: Edit) -> NewImage | None:
+    """The image as corrected; None where it is taken out."""
+    if edit.remove:
+        return None
+    label = edit.label or image.label
+    if label is Label.NORMAL:
+        return replace(image, label=label, defect_type=None, mask_digest=None)
+    kind = edit.defect_type if edit.label or edit.defect_type is not None else image.defect_type
+    mask = image.mask_digest if edit.mask_digest is None else edit.mask_digest or None
+    return replace(image, label=label, defect_type=kind or None, mask_digest=mask)
+
+
+def _with_roles(images: list[NewImage], known: Mapping[str, Role]) -> list[NewImage]:
+    entries = [
+        RoleInput(
+            pixel_digest=image.pixel_digest, split=None, label=image.label, defect_type=image.defect_type
+        )
+        for image in images
+    ]
+    return [
+        replace(image, role=role) for image, role in zip(images, assign_roles(entries, known), strict=True)
+    ]
+
+
+def _check_enough(images: list[NewImage], name: str) -> None:
+    trainable = sum(image.role in (Role.TRAIN, Role.CALIBRATION) for image in images)
+    if trainable < MIN_NORMAL:
+        raise BadDataset(
+            f"Dataset '{name}' would have {trainable} normal pictures to train on; at least {MIN_NORMAL} are needed. "
+            "Add pictures of normal parts, or discard some of the corrections."
+        )
+
+
+def _words(image: NewImage) -> str:
+    mask = ", with mask" if image.mask_digest else ""
+    return (image.defect_type or image.label.value) + mask
