@@ -45,10 +45,12 @@ from storage.settings import Settings
 if uploader(Settings(), key="new"):
     st.write("completed")
 """
-STARTER = (
-    "import sys; from pathlib import Path; from dashboard.server import serve; "
-    "serve(sys.argv[2:], Path(sys.argv[1]))"
-)
+STARTER = """
+import sys
+from pathlib import Path
+from dashboard.server import serve
+serve(sys.argv[2:], Path(sys.argv[1]))
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -180,7 +182,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             raise SystemExit("the server ended while it started")
         try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 (an address of our own)
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 (our own address)
                 return
         except OSError:
             time.sleep(0.2)

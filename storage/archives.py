@@ -43,9 +43,9 @@ Progress = Callable[[int, int, str], None]
 class Limits:
     """What one archive may ask of this computer."""
 
-    max_bytes: int = 100 * 10**9  # when unpacked; MVTec AD has 5 GB, the largest public sets around 60
+    max_bytes: int = 100 * 10**9  # when unpacked; MVTec AD has 5 GB
     max_entries: int = 200_000  # folders and hidden files count too
-    # Pictures hardly shrink, masks as BMP shrink to a hundredth; deflate can't exceed 1,032.
+    # Pictures hardly shrink; deflate reaches 1,032 at most, bzip2 and xz many times that.
     max_ratio: int = 200  # bytes unpacked per byte packed
     ratio_from_bytes: int = 10**9  # what unpacks to less may have any ratio
     keep_free_bytes: int = 10**9  # on the disk, for the database and everybody else
@@ -108,18 +108,20 @@ def unpack(
     if any(into.iterdir()):
         raise ValueError(f"{into} is not empty; unpack into a folder of its own.")
     intake = _Intake(into, limits)
+    whole = False
     try:
         with archive.open("rb") as file:
             _unpack(file, archive.stat().st_size, intake, progress or (lambda *_: None))
-    except BaseException as error:
-        intake.sweep()
-        if isinstance(error, Damaged):
-            raise BadArchive(f"{called} is damaged: {error}. Pack it again and upload that.") from error
-        if isinstance(error, _NoRoom):
-            raise DiskFull(f"{called} {error}") from error
-        if isinstance(error, Refused):
-            raise BadArchive(f"{called} {error}") from error
-        raise
+        whole = True
+    except Damaged as error:
+        raise BadArchive(f"{called} is damaged: {error}. Pack it again and upload that.") from error
+    except _NoRoom as error:
+        raise DiskFull(f"{called} {error}") from error
+    except Refused as error:
+        raise BadArchive(f"{called} {error}") from error
+    finally:
+        if not whole:
+            intake.sweep()
     return Unpacked(
         files=tuple(sorted(intake.files, key=lambda file: file.name)), refused=tuple(intake.refused)
     )
@@ -156,7 +158,8 @@ class _Intake:
             return None
         if member.kind in ("link", "device"):
             raise Refused(
-                f"has a {member.kind}, {shown(name)}; only files and folders are taken. Leave it out."
+                f"has a {member.kind}, {shown(name)}; only files and folders are taken. "
+                "Leave it out, or pack what it stands for."
             )
         if member.kind == "folder":
             return None

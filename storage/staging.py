@@ -233,6 +233,8 @@ def append(upload: Upload, at: Position, last: int, data: bytes | bytearray | me
             rest = rest[len(part) :]
         if offset >= upload.files[index].size:
             index, offset = index + 1, 0
+    while index <= last and not upload.files[index].size:  # nothing is to come of an empty one
+        index += 1
     return Position(index, offset)
 
 

@@ -30,8 +30,7 @@ def show(name: str) -> None:
     st.markdown(LAYOUTS)
     completed = uploader(workspace().settings, dataset=name, key=f"uploader-{name}")
     if completed:
-        st.query_params["arrival"] = completed
-        st.rerun()
+        _open(completed, name)
     with st.expander("From a folder of the server"):
         _from_server(name)
     _waiting(name)
@@ -45,11 +44,19 @@ def _from_server(name: str) -> None:
         folder = st.text_input("Folder on the server", placeholder="/data/pictures/parts")
         if st.form_submit_button("Look at it", icon=":material/folder_open:") and folder.strip():
             try:
-                st.query_params["arrival"] = arrivals.from_folder(workspace(), folder.strip(), name, who=WHO)
+                arrival_id = arrivals.from_folder(workspace(), folder.strip(), name, who=WHO)
             except TuningError as error:
                 st.error(str(error), icon=":material/block:")
                 return
-            st.rerun()
+            _open(arrival_id, name)
+
+
+def _open(arrival_id: str, name: str) -> None:
+    """Go to an arrival; the first dataset comes into being there, and the page must stay with it all the same."""
+    st.query_params["arrival"] = arrival_id
+    if not name:
+        st.query_params["new"] = "1"
+    st.rerun()
 
 
 def _waiting(name: str) -> None:
@@ -62,8 +69,7 @@ def _waiting(name: str) -> None:
             target = f" for {one.dataset}" if one.dataset else ""
             st.markdown(f"**{one.origin}**{target}, {moment(one.created)}", width="stretch")
             if st.button("Review", key=f"review {one.id}", type="primary"):
-                st.query_params["arrival"] = one.id
-                st.rerun()
+                _open(one.id, name)
             if st.button("Discard", key=f"discard {one.id}"):
                 with incidents.shown():
                     arrivals.discard(workspace(), one.id)

@@ -146,8 +146,14 @@ def _delete(name: str) -> None:
             "All its versions, studies and models disappear from the pages. Nothing is erased: it can be restored "
             "under “New dataset”. It is refused while a champion serves or a study has not ended."
         )
-        sure = st.text_input(f"Type {name} to be sure", key=f"sure {name}")
-        if st.button("Delete the dataset", disabled=sure != name):
+        with st.form("delete", border=False):
+            sure = st.text_input(f"Type {name} to be sure")
+            asked = st.form_submit_button("Delete the dataset", icon=":material/delete:")
+        if asked and sure.strip() != name:
+            st.error(
+                f"'{sure}' is not the dataset's name. Type {name} to delete it.", icon=":material/block:"
+            )
+        elif asked:
             try:
                 commands.delete_dataset(workspace(), name, who=WHO)
             except StorageError as error:

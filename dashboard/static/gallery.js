@@ -2,7 +2,9 @@
 export default function ({ data, parentElement, setTriggerValue }) {
   const grid = parentElement.querySelector(".grid");
   grid.style.setProperty("--tile", `${data.tile_width}px`);
-  const chosen = data.chosen && new Set(data.chosen);
+  // What was just clicked and not sent yet must outlive a page that is drawn meanwhile.
+  const chosen = data.chosen && (parentElement.sending ? parentElement.chosen : new Set(data.chosen));
+  Object.assign(parentElement, { chosen, send: setTriggerValue });
   let last = null;
   grid.replaceChildren(...data.tiles.map((tile) => button(tile, tile.id === data.selected)));
 
@@ -50,7 +52,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
       element.setAttribute("aria-selected", String(chosen.has(ids[index])));
     });
     clearTimeout(parentElement.sending);
-    parentElement.sending = setTimeout(() => setTriggerValue("chosen", ids.filter((one) => chosen.has(one))), 350);
+    parentElement.sending = setTimeout(() => {
+      parentElement.sending = null;
+      parentElement.send("chosen", ids.filter((one) => parentElement.chosen.has(one)));
+    }, 350);
   }
 
   function text(name, content) {

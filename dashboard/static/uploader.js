@@ -212,7 +212,7 @@ function planned(job, received) {
   job.files.forEach(({ file }, index) => {
     const offset = received[index] ?? 0;
     if (offset >= file.size) {
-      open = null;
+      if (file.size) open = null; // an empty file is no obstacle
       return;
     }
     const small = offset === 0 && file.size <= SMALL;
@@ -293,7 +293,7 @@ async function patiently(job, run, call) {
         run.waiting ??= reachable(job, run).finally(() => (run.waiting = null));
         await run.waiting;
       } else if (error.status === 401) {
-        await anotherTicket(job, ticket, error);
+        await anotherTicket(job, run, ticket, error);
       } else {
         throw error;
       }
@@ -325,13 +325,15 @@ async function reachable(job, run) {
   draw(job);
 }
 
-async function anotherTicket(job, old, error) {
+// All who are refused wait together for the page to be drawn again, which brings a new ticket.
+async function anotherTicket(job, run, old, error) {
   if (job.data.ticket === old) {
-    if (job.root) job.setTriggerValue("ticket", Date.now()); // the page is drawn again, with a new one
-    await new Promise((done) => {
+    run.ticketWanted ??= new Promise((done) => {
       job.ticketCame = done;
       setTimeout(done, TICKET_MS);
-    });
+      if (job.root) job.setTriggerValue("ticket", Date.now());
+    }).finally(() => (run.ticketWanted = null));
+    await run.ticketWanted;
   }
   if (job.data.ticket === old) throw error;
 }

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from dashboard.server import command
 from storage.settings import Settings
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -154,6 +154,7 @@ def _correct_and_compare(page: Page) -> None:
     page.get_by_text("Choose several").click()
     page.get_by_role("option").nth(0).click()
     page.get_by_role("option").nth(1).click()
+    expect(page.get_by_role("button", name="Relabel 2")).to_be_visible()
     page.wait_for_timeout(1500)
     _choose(page, "Label", "anomalous")
     page.wait_for_timeout(1500)
@@ -182,9 +183,12 @@ def _export(page: Page) -> None:
 
 
 def _delete_and_restore(page: Page) -> None:
+    page.wait_for_timeout(1500)
     page.get_by_text("Delete the dataset").first.click()
+    page.get_by_label("Type brackets to be sure").fill("bracket")
+    page.get_by_role("button", name="Delete the dataset").click()
+    expect(page.get_by_text("'bracket' is not the dataset's name.")).to_be_visible()
     page.get_by_label("Type brackets to be sure").fill("brackets")
-    page.get_by_label("Type brackets to be sure").press("Enter")
     page.get_by_role("button", name="Delete the dataset").click()
     expect(page.get_by_role("button", name="Try the demo")).to_be_visible()
     page.goto("/datasets?new=1")
