@@ -133,19 +133,27 @@ def _outcome(results: list[dict[str, Any]]) -> None:
                 key=f"report {one['dataset']}",
             )
         with st.container(horizontal=True):
-            if st.button("See the pictures", key=f"see {one['dataset']}", type="primary"):
-                _go(one["dataset"], "Pictures")
-            if st.button("Check them", key=f"check {one['dataset']}", icon=":material/stethoscope:"):
-                _go(one["dataset"], "Check")
+            name = one["dataset"]
+            st.button(
+                "See the pictures", key=f"see {name}", type="primary", on_click=_go, args=[name, "Pictures"]
+            )
+            st.button(
+                "Check them",
+                key=f"check {name}",
+                icon=":material/stethoscope:",
+                on_click=_go,
+                args=[name, "Check"],
+            )
     if not results:
         st.info("Everything was left out, as was decided.", icon=":material/info:")
     st.button("Add more pictures", on_click=leave, icon=":material/add:")
 
 
 def _go(dataset: str, section: str) -> None:
-    st.query_params.clear()
-    st.query_params.update(dataset=dataset, section=section)
-    st.rerun()
+    for parameter in ("arrival", "new"):
+        st.query_params.pop(parameter, None)
+    st.query_params["dataset"] = dataset
+    st.session_state["section"] = section
 
 
 def _csv(skipped: list[dict[str, str]]) -> str:

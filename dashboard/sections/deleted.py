@@ -20,5 +20,5 @@ def show() -> None:
             st.markdown(f"**{dataset.name}**, deleted {moment(dataset.deleted_at)}", width="stretch")
             if st.button("Restore", key=f"restore {dataset.name}", icon=":material/restore_from_trash:"):
                 commands.restore_dataset(workspace(), dataset.name, who=WHO)
-                st.query_params.clear()
+                st.query_params.pop("new", None)
                 st.rerun()

@@ -8,7 +8,6 @@ from dashboard import cached, incidents
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
 from dashboard.session import WHO, workspace
-from dashboard.views import HOME
 from dashboard.wording import moment, plural
 from storage import datasets, events, models, studies
 from storage.errors import StorageError
@@ -17,6 +16,7 @@ from tuning import commands, versions
 from tuning.export import export_version
 
 TILES = 24  # shown of each kind of difference
+GONE = "dataset was deleted"  # in the session: the page has nothing to show any more
 
 
 def show(name: str, version: DatasetVersion) -> None:
@@ -159,5 +159,5 @@ def _delete(name: str) -> None:
             except StorageError as error:
                 st.error(str(error), icon=":material/block:")
                 return
-            st.session_state.pop("chosen dataset", None)
-            st.switch_page(HOME)
+            st.session_state[GONE] = True
+            st.rerun()

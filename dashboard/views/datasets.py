@@ -18,6 +18,10 @@ CLEARED = ("image", "page", "arrival", "type", "finding")  # mean nothing for an
 
 def show() -> None:
     """Draw the page."""
+    if st.session_state.pop(versions.GONE, False):
+        # Only here, before any widget is bound to the address, may the address be left.
+        st.session_state.pop(choosing.REMEMBERED, None)
+        st.switch_page(HOME)
     with workspace().session() as session:
         names = [dataset.name for dataset in datasets.list_datasets(session)]
     if not names or "new" in st.query_params:

@@ -152,6 +152,7 @@ def _correct_and_compare(page: Page) -> None:
     _choose(page, "Defect type", "scratch")
     expect(page.get_by_role("option")).to_have_count(6)
     page.get_by_text("Choose several").click()
+    expect(page.get_by_role("button", name="Choose none")).to_be_visible()
     page.get_by_role("option").nth(0).click()
     page.get_by_role("option").nth(1).click()
     expect(page.get_by_role("button", name="Relabel 2")).to_be_visible()
