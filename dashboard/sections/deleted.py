@@ -21,4 +21,5 @@ def show() -> None:
             if st.button("Restore", key=f"restore {dataset.name}", icon=":material/restore_from_trash:"):
                 commands.restore_dataset(workspace(), dataset.name, who=WHO)
                 st.query_params.pop("new", None)
+                st.query_params["dataset"] = dataset.name
                 st.rerun()

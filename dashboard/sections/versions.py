@@ -16,7 +16,7 @@ from tuning import commands, versions
 from tuning.export import export_version
 
 TILES = 24  # shown of each kind of difference
-GONE = "dataset was deleted"  # in the session: the page has nothing to show any more
+GONE = "deleted dataset"  # in the session: its name, for the page has nothing else to show any more
 
 
 def show(name: str, version: DatasetVersion) -> None:
@@ -159,5 +159,5 @@ def _delete(name: str) -> None:
             except StorageError as error:
                 st.error(str(error), icon=":material/block:")
                 return
-            st.session_state[GONE] = True
+            st.session_state[GONE] = name
             st.rerun()

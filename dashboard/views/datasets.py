@@ -18,10 +18,10 @@ CLEARED = ("image", "page", "arrival", "type", "finding")  # mean nothing for an
 
 def show() -> None:
     """Draw the page."""
-    if st.session_state.pop(versions.GONE, False):
-        # Only here, before any widget is bound to the address, may the address be left.
-        st.session_state.pop(choosing.REMEMBERED, None)
-        st.switch_page(HOME)
+    gone = st.session_state.pop(versions.GONE, None)
+    if gone is not None:
+        _deleted(gone)
+        return
     with workspace().session() as session:
         names = [dataset.name for dataset in datasets.list_datasets(session)]
     if not names or "new" in st.query_params:
@@ -73,6 +73,14 @@ def _new(names: list[str]) -> None:
     if not names:
         st.page_link(HOME, label="Or try the demo", icon=":material/play_arrow:")
     deleted.show()
+
+
+def _deleted(name: str) -> None:
+    st.session_state.pop(choosing.REMEMBERED, None)
+    st.title("Datasets")
+    st.success(f"Dataset {name} was deleted. It can be restored below.", icon=":material/delete:")
+    deleted.show()
+    st.page_link(HOME, label="Home", icon=":material/home:")
 
 
 def _header(version: DatasetVersion) -> None:

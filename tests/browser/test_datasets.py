@@ -191,7 +191,7 @@ def _delete_and_restore(page: Page) -> None:
     expect(page.get_by_text("'bracket' is not the dataset's name.")).to_be_visible()
     page.get_by_label("Type brackets to be sure").fill("brackets")
     page.get_by_role("button", name="Delete the dataset").click()
-    expect(page.get_by_role("button", name="Try the demo")).to_be_visible()
+    expect(page.get_by_text("Dataset brackets was deleted.")).to_be_visible()
     page.goto("/datasets?new=1")
     page.get_by_role("button", name="Restore").click()
     expect(page.get_by_text("version 2", exact=True)).to_be_visible()
