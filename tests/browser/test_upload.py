@@ -36,9 +36,8 @@ START_SECONDS = 120
 PAGE_MS = 30_000
 expect.set_options(timeout=PAGE_MS)
 SLOW = 4_000_000  # bytes per second, so that something can happen meanwhile
-TICKET_SECONDS = 3
 
-# The component beside the routes, a second page to look at meanwhile, and tickets that run out soon.
+# The component beside the routes, and a second page to look at meanwhile.
 SCRIPT = """
 import streamlit as st
 from dashboard.components.uploader import uploader
@@ -59,12 +58,14 @@ def other():
 
 st.navigation([st.Page(add, title="Add", url_path="add", default=True), st.Page(other, title="Other")]).run()
 """
+# Tickets of the seconds that a file tells.
 STARTER = """
 import sys
 from pathlib import Path
 from dashboard import tickets
 from dashboard.server import serve
-tickets.LIFETIME_SECONDS = int(sys.argv[1])
+lifetime, issue = Path(sys.argv[1]), tickets.issue
+tickets.issue = lambda secret, now: issue(secret, now + int(lifetime.read_text()) - tickets.LIFETIME_SECONDS)
 serve(sys.argv[3:], Path(sys.argv[2]))
 """
 
@@ -77,6 +78,8 @@ class Dashboard:
         self.script = folder / "page.py"
         self.script.write_text(SCRIPT)
         self.log = folder / "log"
+        self.ticket_seconds = folder / "ticket_seconds"
+        self.ticket_seconds.write_text("3600")
 
     def start(self) -> None:
         flags = command(self.settings)[3:]
@@ -86,7 +89,7 @@ class Dashboard:
         }
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", STARTER, str(TICKET_SECONDS), str(self.script), *flags],
+                [sys.executable, "-c", STARTER, str(self.ticket_seconds), str(self.script), *flags],
                 env={**os.environ, **home},
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -138,6 +141,7 @@ def dashboard(running: Dashboard) -> Iterator[Dashboard]:
     for upload in running.uploads():
         staging.discard(running.settings.staging_folder, upload.id)
     yield running
+    running.ticket_seconds.write_text("3600")
     if running.process.poll() is not None:
         running.start()
 
@@ -270,9 +274,9 @@ def test_upload_goes_on_after_the_server_was_killed(page: Page, dashboard: Dashb
     dashboard.kill()
     expect(page.get_by_role("status")).to_contain_text("Connection lost")
     kept = dashboard.arrived()
-    dashboard.start()
     offsets = _offsets(page)
     _throttle(page, -1)
+    dashboard.start()
     expect(page.get_by_text("completed: 1")).to_be_visible()  # it tries by itself
     assert offsets[0] == kept > 0
     _is(dashboard, archive)
@@ -301,6 +305,7 @@ def test_upload_that_stopped_is_told_and_can_be_deleted(
     _choose(page, archive)
     _until(lambda: dashboard.arrived() > 0)
     page.goto("about:blank")
+    _until(lambda: _quiet(dashboard))  # what was under way has come
     (upload,) = dashboard.uploads()
     an_hour_ago = time.time() - 3600
     for path in (upload.folder / "upload.json", upload.path(0)):
@@ -328,6 +333,9 @@ def test_upload_goes_on_while_another_page_is_looked_at(
 
 
 def test_ticket_that_ran_out_is_replaced_meanwhile(page: Page, dashboard: Dashboard, archive: Path) -> None:
+    dashboard.ticket_seconds.write_text("3")
+    page.reload()
+    expect(page.get_by_text("Drop pictures")).to_be_visible()
     _throttle(page, SLOW)
     statuses: list[int] = []
     page.on("response", lambda response: statuses.append(response.status))
@@ -442,6 +450,12 @@ def _is(dashboard: Dashboard, path: Path) -> None:
     (file,) = upload.source_files()
     assert (upload.completed is not None, file.name) == (True, path.name)
     assert file.path.read_bytes() == path.read_bytes()
+
+
+def _quiet(dashboard: Dashboard) -> bool:
+    before = dashboard.arrived()
+    time.sleep(0.5)
+    return dashboard.arrived() == before
 
 
 def _until(holds: Callable[[], bool], seconds: float = 30) -> None:

@@ -41,7 +41,7 @@ def test_empty_page_offers_the_next_step(page: Page, view: str) -> None:
 
 def test_empty_home_offers_demo_and_ingest(page: Page) -> None:
     app = page()
-    assert [button.label for button in app.button] == ["Try the demo"]
+    assert [button.label for button in app.button] == ["Try the demo", "Upload pictures"]
     assert "simplenet ingest FOLDER --name my-parts" in app.code[0].value
 
 
