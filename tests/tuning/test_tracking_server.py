@@ -1,5 +1,6 @@
 """A study that reports to an MLflow server over HTTP, as where several machines share one."""
 
+import dataclasses
 import os
 import subprocess
 import threading
@@ -12,7 +13,6 @@ import pytest
 from storage import datasets, models, studies
 from storage.records import Role, StudyState
 from storage.tracking import Tracking
-from storage.workspace import Workspace
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.predictor import score_images
@@ -40,7 +40,7 @@ def served_workspace(workspace, free_port):
             assert server.poll() is None, (settings.logs_folder / "mlflow.log").read_text()
             assert time.monotonic() < deadline, "the MLflow server did not start"
             time.sleep(0.2)
-        yield Workspace(settings, workspace.engine, workspace.blobs, workspace.features)
+        yield dataclasses.replace(workspace, settings=settings)
     finally:
         server.terminate()
         server.wait(20)
