@@ -1,7 +1,7 @@
 """Files of images and masks, stored once each under the SHA-256 of their bytes."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from storage.atomic_files import sync_file, sync_folder, write_file
 from storage.errors import BlobMissing
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_CHUNK_BYTES = 1 << 20
 
 
 class BlobStore:
@@ -55,19 +56,39 @@ class BlobStore:
         Raises:
             BlobMissing: there are none, or they are not those that were stored.
         """
+        return b"".join(self.chunks(digest))
+
+    def chunks(self, digest: str, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
+        """The bytes stored under a digest, a part at a time, for files that are only passed on.
+
+        Raises:
+            BlobMissing: there are none; or, at the end, what was read is not what was stored.
+        """
+        found, length = sha256(), 0
         try:
-            data = self.path(digest).read_bytes()
+            with self.path(digest).open("rb") as file:
+                while part := file.read(size):
+                    found.update(part)
+                    length += len(part)
+                    yield part
         except FileNotFoundError:
+            raise self._missing(digest) from None
+        if found.hexdigest() != digest:
             raise BlobMissing(
-                f"File {digest} is not in {self.folder}. "
-                "Ingest the pictures again, or restore the folder from a backup."
-            ) from None
-        if sha256(data).hexdigest() != digest:
-            raise BlobMissing(
-                f"File {digest} in {self.folder} is damaged ({len(data)} bytes with another digest). "
+                f"File {digest} in {self.folder} is damaged ({length} bytes with another digest). "
                 "Delete it and ingest the pictures again, or restore it from a backup."
             )
-        return data
+
+    def size(self, digest: str) -> int:
+        """Bytes of the file that is stored under a digest.
+
+        Raises:
+            BlobMissing: there is none.
+        """
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise self._missing(digest) from None
 
     def path(self, digest: str) -> Path:
         """Where the file of a digest lies or would lie; for readers that want a path.
@@ -83,3 +104,9 @@ class BlobStore:
     def has(self, digest: str) -> bool:
         """Whether a file is stored under a digest."""
         return self.path(digest).is_file()
+
+    def _missing(self, digest: str) -> BlobMissing:
+        return BlobMissing(
+            f"File {digest} is not in {self.folder}. "
+            "Ingest the pictures again, or restore the folder from a backup."
+        )

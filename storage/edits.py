@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from storage.datasets import get_dataset
+from storage.datasets import get_dataset, lock_dataset
 from storage.errors import BadEdit
 from storage.records import Edit, Label
 from storage.schema import EditRow
@@ -25,6 +25,7 @@ def put_edits(session: Session, name: str, edits: Iterable[Edit], *, who: str, n
         BadEdit: a defect type for a picture that the same edit labels normal.
     """
     dataset_id = get_dataset(session, name).id
+    lock_dataset(session, dataset_id)  # or a version that is just being saved would forget them unsaved
     waiting = {edit.pixel_digest: edit for edit in list_edits(session, name)}
     for edit in edits:
         if edit.label is Label.NORMAL and edit.defect_type:

@@ -92,6 +92,10 @@ class AlreadyChampion(StorageError):
     """The model to promote is the champion of its dataset already."""
 
 
+class NotChampion(StorageError):
+    """The model to withdraw does not serve, or another one does by now."""
+
+
 class FeatureCacheError(StorageError):
     """Features can't be cached as they are: not finite, beyond fp16, or not of the announced shape."""
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.datasets import get_version, lock_dataset
-from storage.errors import AlreadyChampion, ModelNotFound
+from storage.errors import AlreadyChampion, ModelNotFound, NotChampion
 from storage.records import Model, ModelState, Promotion, SealedReading
 from storage.schema import DatasetRow, ModelRow, PromotionRow, SealedReadingRow
 from storage.studies import get_study
@@ -127,17 +127,20 @@ def promote(session: Session, *, model_id: int, who: str, why: str, now: datetim
     return _promotion(row)
 
 
-def retire(session: Session, dataset_name: str) -> Model:
-    """Take the champion of a dataset out of service; it can be promoted again.
+def retire(session: Session, *, model_id: int) -> Model:
+    """Take a champion out of service, so that its dataset has none; it can be promoted again.
 
     Raises:
-        ModelNotFound: the dataset has no champion.
+        ModelNotFound: there is no such model.
+        NotChampion: it doesn't serve.
     """
-    found = champion(session, dataset_name)
-    if found is None:
-        raise ModelNotFound(f"Dataset '{dataset_name}' has no champion. There is nothing to withdraw.")
-    row = _model_row(session, found.id)
-    lock_dataset(session, row.dataset_id)
+    lock_dataset(session, _model_row(session, model_id).dataset_id)
+    row = _model_row(session, model_id)
+    if row.state is not ModelState.CHAMPION:
+        raise NotChampion(
+            f"Model {row.version} of dataset '{row.dataset.name}' is no champion but {row.state.value}; only a "
+            "champion can be withdrawn. Look at the list of models."
+        )
     row.state = ModelState.RETIRED
     session.flush()
     return _model(row)

@@ -191,10 +191,19 @@ class Tracking:
         with _refusals(f"promote version {version} of", dataset_name):
             self.client.set_registered_model_alias(dataset_name, CHAMPION, str(version))
 
-    def clear_champion(self, dataset_name: str) -> None:
-        """Let no version of a dataset's model be the champion."""
-        with _refusals("take the champion's alias from", dataset_name):
-            self.client.delete_registered_model_alias(dataset_name, CHAMPION)
+    def clear_champion(self, dataset_name: str, version: int) -> None:
+        """Take the alias `champion` off a version; nothing happens where it is not on it."""
+        from mlflow.exceptions import MlflowException
+
+        with _refusals(f"withdraw version {version} of", dataset_name):
+            try:
+                aliases = self.client.get_registered_model(dataset_name).aliases
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return
+                raise
+            if int(aliases.get(CHAMPION, 0)) == version:
+                self.client.delete_registered_model_alias(dataset_name, CHAMPION)
 
     def registered_version(self, dataset_name: str, run_id: str) -> int | None:
         """The registered version that a run's model became; None where it was never registered."""

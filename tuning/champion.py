@@ -40,14 +40,15 @@ def make_candidate(context: StudyContext, data: TrialData, best: FrozenTrial) ->
     """
     workspace, study = context.workspace, context.lease.study
     with workspace.session() as session:
-        made = [
-            model for model in models.list_models(session, study.dataset_name) if model.study_id == study.id
-        ]
+        known = models.list_models(session, study.dataset_name)
+    made = [model for model in known if model.study_id == study.id]
     model = next((model for model in made if model.trial_number == best.number), None)
     if model is None:
         model = _register(context, data, best)
     reigning = _champion(workspace, study.dataset_name)
     reason = _why_promote(model, reigning)
+    if reigning is None and any(other.promoted_at is not None for other in known):
+        reason = "the dataset had no champion"
     if reason is not None:
         promote_model(workspace, context.tracking, model, who="study policy", why=reason)
     return model

@@ -193,7 +193,8 @@ def rename_version(workspace: Workspace, name: str, number: int, title: str, *, 
             if named.title
             else f"took the name of version {number} away"
         )
-        record_event(session, version.dataset_id, what, who=who, now=now())
+        if named.title != version.title:
+            record_event(session, version.dataset_id, what, who=who, now=now())
     return named
 
 
@@ -211,14 +212,16 @@ def delete_dataset(workspace: Workspace, name: str, *, who: str) -> None:
 
 
 def restore_dataset(workspace: Workspace, name: str, *, who: str) -> Dataset:
-    """Bring a deleted dataset back.
+    """Bring a deleted dataset back; one that isn't deleted stays as it is.
 
     Raises:
         DatasetNotFound: there never was such a dataset.
     """
     with workspace.session() as session:
+        deleted = {dataset.name for dataset in datasets.list_datasets(session, deleted=True)}
         dataset = datasets.restore_dataset(session, name)
-        record_event(session, dataset.id, "restored the dataset", who=who, now=now())
+        if name in deleted:
+            record_event(session, dataset.id, "restored the dataset", who=who, now=now())
     return dataset
 
 
@@ -227,12 +230,19 @@ def withdraw_champion(workspace: Workspace, dataset_name: str, *, who: str, why:
 
     Raises:
         DatasetNotFound, ModelNotFound: there is no such dataset, or it has no champion.
+        NotChampion: somebody promoted another model meanwhile.
         TrackingError: MLflow can't be reached; nothing is changed then.
     """
     with workspace.session() as session:
         dataset = datasets.get_dataset(session, dataset_name)
-        model = models.retire(session, dataset_name)
+        champion = models.champion(session, dataset_name)
+    if champion is None:
+        raise ModelNotFound(f"Dataset '{dataset_name}' has no champion. There is nothing to withdraw.")
+    # Outside of any transaction, for MLflow may take long to answer; and first, so that a crash leaves the champion on
+    # record, to be withdrawn again.
+    Tracking(workspace.settings).clear_champion(dataset_name, champion.version)
+    with workspace.session() as session:
+        model = models.retire(session, model_id=champion.id)
         what = f"withdrew the champion, model version {model.version}: {why}"
         record_event(session, dataset.id, what, who=who, now=now())
-        Tracking(workspace.settings).clear_champion(dataset_name)
     return model

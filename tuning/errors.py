@@ -21,6 +21,18 @@ class BadPicture(TuningError):
     """One picture or its mask can not be used; the others can."""
 
 
+class PictureNotFound(TuningError):
+    """A dataset version has no picture of this name."""
+
+
+class AmbiguousPicture(TuningError):
+    """A name fits several pictures of a dataset version."""
+
+
+class ExportFailed(TuningError):
+    """A dataset version can not be written to a file."""
+
+
 class WeightsMissing(TuningError):
     """No backbone's weights are at hand for what should start."""
 

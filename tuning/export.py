@@ -1,23 +1,36 @@
 """A dataset version as a zip in the layout of MVTec AD, for other tools and for keeping."""
 
 import csv
+import errno
 import io
-import re
+import os
+import shutil
 import zipfile
-from collections import Counter
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from storage import datasets
-from storage.atomic_files import temporary_beside
-from storage.errors import BadName, DiskFull
-from storage.names import check_name, folded
+from storage.atomic_files import sync_folder, temporary_beside
+from storage.blobs import BlobStore
+from storage.errors import DiskFull
 from storage.records import DatasetVersion, ImageRecord, Label, Role
 from storage.workspace import Workspace
+from tuning.errors import ExportFailed
+from tuning.export_names import Names, picture_suffix, safe_stem, safe_type
 
 Progress = Callable[[int, int, str], None]
-FORMATS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 DATE = (1980, 1, 1, 0, 0, 0)  # the same version gives the same archive
+ENTRY_BYTES = 512  # more than a zip keeps of a file beside its bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """One picture and where it lies in the zip."""
+
+    image: ImageRecord
+    path: str
+    mask_path: str | None
 
 
 def export_version(
@@ -25,87 +38,115 @@ def export_version(
 ) -> int:
     """Write train/good, test/good, test/<type>, ground_truth/<type>/<name>_mask.png, and a table of all in roles.txt.
 
-    Pictures and masks go in byte for byte, one at a time. The file appears whole, or not at all.
+    Pictures and masks go in byte for byte, a part at a time. The file appears whole, or not at all; one that was there
+    is replaced.
 
     Returns:
         Its size in bytes.
     Raises:
         DiskFull: there is no room for it.
+        ExportFailed: it can't be written there for another reason.
         BlobMissing: a picture is gone or damaged.
     """
     with workspace.session() as session:
         images = datasets.list_images(session, version.id)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_dir():
+        raise ExportFailed(f"'{out}' is a folder; an export is one file. Add its name: {out / 'parts.zip'}.")
     temporary = temporary_beside(out)
-    names = _Names()
-    rows = io.StringIO()
-    table = csv.writer(rows)
-    table.writerow(["file", "name", "role", "label", "defect type", "sha256", "sha256 of pixels"])
     try:
-        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
-            for done, image in enumerate(images):
-                if progress is not None:
-                    progress(done, len(images), image.name)
-                data = workspace.blobs.get(image.digest)
-                folder = _folder(image)
-                stem = names.free(folder, PurePosixPath(image.name).name)
-                name = f"{folder}/{stem}{_suffix(data)}"
-                archive.writestr(zipfile.ZipInfo(name, DATE), data)
-                kind = image.defect_type or ""
-                table.writerow(
-                    [
-                        name,
-                        image.name,
-                        image.role.value,
-                        image.label.value,
-                        kind,
-                        image.digest,
-                        image.pixel_digest,
-                    ]
-                )
-                if image.mask_digest is not None:
-                    mask = f"ground_truth/{folder.split('/')[1]}/{stem}_mask.png"
-                    archive.writestr(zipfile.ZipInfo(mask, DATE), workspace.blobs.get(image.mask_digest))
-            # Not .csv: a list of pictures would decide over the folders when the archive is read again.
-            archive.writestr(zipfile.ZipInfo("roles.txt", DATE), rows.getvalue())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(workspace.blobs, images, out)
+        with temporary.open("xb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                _write(archive, workspace.blobs, list(_members(workspace.blobs, images)), progress)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(out)
+        sync_folder(out.parent)
+        return out.stat().st_size
     except OSError as error:
-        raise DiskFull(
-            f"Archive '{out}' can't be written: {error.strerror}. Free some space and try again."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(
+                f"Archive '{out}' can't be written: {error.strerror}. Free some space and try again."
+            ) from error
+        raise ExportFailed(
+            f"Archive '{out}' can't be written: {error.strerror or error}. Choose a folder that you may write to."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
-    return out.stat().st_size
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
 
 
-def _folder(image: ImageRecord) -> str:
-    if image.label is Label.NORMAL:
-        return "train/good" if image.role in (Role.TRAIN, Role.CALIBRATION) else "test/good"
-    kind = re.sub(r"[^\w.-]+", "_", image.defect_type or "anomalous").strip("._") or "anomalous"
-    return f"test/{kind}_defect" if folded(kind) in ("good", "normal", "ok") else f"test/{kind}"
+def _members(blobs: BlobStore, images: Sequence[ImageRecord]) -> Iterator[_Member]:
+    names = Names()
+    folders: dict[str | None, str] = {}
+    for image in images:
+        anomalous = image.label is Label.ANOMALOUS
+        if anomalous and image.defect_type not in folders:
+            folders[image.defect_type] = names.take("", safe_type(image.defect_type))
+        folder = folders[image.defect_type] if anomalous else "good"
+        top = "train" if image.role in (Role.TRAIN, Role.CALIBRATION) else "test"
+        stem = names.take(f"{top}/{folder}", safe_stem(image.name))
+        suffix = picture_suffix(image.name, next(blobs.chunks(image.digest, size=12), b""))
+        mask = f"ground_truth/{folder}/{stem}_mask.png" if image.mask_digest else None
+        yield _Member(image=image, path=f"{top}/{folder}/{stem}{suffix}", mask_path=mask)
 
 
-def _suffix(data: bytes) -> str:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    return next((suffix for magic, suffix in FORMATS.items() if data.startswith(magic)), ".img")
+def _write(
+    archive: zipfile.ZipFile, blobs: BlobStore, members: Sequence[_Member], progress: Progress | None
+) -> None:
+    def add(path: str, digest: str) -> None:
+        info = zipfile.ZipInfo(path, DATE)
+        info.file_size = blobs.size(digest)  # decides whether the entry is of the kind for large files
+        info.external_attr = 0o644 << 16  # else Unix unpacks files that nobody may read
+        with archive.open(info, "w") as entry:
+            for part in blobs.chunks(digest):
+                entry.write(part)
+
+    for done, member in enumerate(members):
+        if progress is not None:
+            progress(done, len(members), member.image.name)
+        add(member.path, member.image.digest)
+        if member.mask_path is not None and member.image.mask_digest is not None:
+            add(member.mask_path, member.image.mask_digest)
+    # Not .csv: a list of pictures would decide over the folders when the archive is read again.
+    table = zipfile.ZipInfo("roles.txt", DATE)
+    table.external_attr = 0o644 << 16
+    archive.writestr(table, _table(members))
+    if progress is not None:
+        progress(len(members), len(members), "all pictures packed")
 
 
-class _Names:
-    """Names that no computer takes for one another, within a folder."""
+def _table(members: Iterable[_Member]) -> str:
+    rows = io.StringIO()
+    table = csv.writer(rows)
+    table.writerow(["file", "name", "role", "label", "defect type", "mask", "sha256", "sha256 of pixels"])
+    for member in members:
+        image = member.image
+        table.writerow(
+            [
+                member.path,
+                image.name,
+                image.role.value,
+                image.label.value,
+                image.defect_type or "",
+                member.mask_path or "",
+                image.digest,
+                image.pixel_digest,
+            ]
+        )
+    return rows.getvalue()
 
-    def __init__(self) -> None:
-        self._used: Counter[str] = Counter()
 
-    def free(self, folder: str, wanted: str) -> str:
-        stem = re.sub(r"[^\w .-]+", "_", wanted.replace("#", "_page_")).rpartition(".")[0] or "picture"
-        try:
-            check_name(f"{stem}.png")
-        except BadName:
-            stem = f"picture_{stem[:60].strip(' .')}"
-        candidate, number = stem, 1
-        while self._used[folded(f"{folder}/{candidate}")]:
-            number += 1
-            candidate = f"{stem}_{number}"
-        self._used[folded(f"{folder}/{candidate}")] += 1
-        return candidate
+def _check_space(blobs: BlobStore, images: Sequence[ImageRecord], out: Path) -> None:
+    """Say now, not after minutes, that the archive won't fit."""
+    digests = [
+        digest for image in images for digest in (image.digest, image.mask_digest) if digest is not None
+    ]
+    needed = sum(blobs.size(digest) + ENTRY_BYTES for digest in digests)
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise DiskFull(
+            f"Archive '{out}' needs {needed / 1e6:,.1f} MB, and its disk has {free / 1e6:,.1f} MB free. Free some "
+            "space, or write to another disk."
+        )

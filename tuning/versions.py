@@ -1,6 +1,7 @@
 """Corrections become the next version of a dataset, and two versions are compared."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from storage import datasets
@@ -51,33 +52,39 @@ def preview_edits(workspace: Workspace, name: str) -> list[Change]:
         if image is None:
             continue
         before = as_new(image)
-        after = _edited(before, edit)
+        try:
+            after = edited(before, edit)
+        except BadEdit as error:  # it came past `tuning.corrections.put`, or another version came in between
+            changes.append(_change(before, f"can't be saved: {error}"))
+            continue
         if after != before:
-            changes.append(
-                Change(
-                    pixel_digest=edit.pixel_digest,
-                    name=image.name,
-                    before=_words(before),
-                    after="taken out" if after is None else _words(after),
-                )
-            )
+            changes.append(_change(before, "taken out" if after is None else _words(after)))
     return changes
 
 
-def save_edits(workspace: Workspace, name: str, *, who: str) -> DatasetVersion:
+def _change(before: NewImage, after: str) -> Change:
+    return Change(pixel_digest=before.pixel_digest, name=before.name, before=_words(before), after=after)
+
+
+def save_edits(workspace: Workspace, name: str, *, who: str, after: int | None = None) -> DatasetVersion:
     """Make the waiting corrections of a dataset its next version.
 
     No picture moves from test to train. One that was trained on or calibrated with and turns out anomalous goes to
-    validation.
+    validation. Corrections of pictures that are no longer there are dropped, and the version's `change` says so.
 
+    Args:
+        after: number of the version that the person looked at; None to save on whichever is the latest.
     Returns:
         The new version; the latest one where the corrections change nothing.
     Raises:
         DatasetNotFound: there is no such dataset.
-        BadEdit: nothing waits.
-        BadDataset: too few normal pictures to train on would be left.
+        VersionChanged: the latest version isn't `after`; the corrections still wait.
+        BadEdit: nothing waits, or a correction contradicts its picture.
+        BadDataset: too few normal pictures would be left.
     """
     with workspace.session() as session:
+        # Whoever adds pictures or corrections meanwhile waits for the end, and loses nothing.
+        datasets.lock_dataset(session, datasets.get_dataset(session, name).id)
         latest = datasets.latest_version(session, name)
         former = {image.pixel_digest: as_new(image) for image in datasets.list_images(session, latest.id)}
         waiting = list_edits(session, name)
@@ -87,11 +94,15 @@ def save_edits(workspace: Workspace, name: str, *, who: str) -> DatasetVersion:
         kept = [
             image
             for digest, old in former.items()
-            if (image := _edited(old, edits[digest]) if digest in edits else old) is not None
+            if (image := edited(old, edits[digest]) if digest in edits else old) is not None
         ]
         images = _with_roles(kept, datasets.known_roles(session, name))
-        _check_enough(images, name)
+        _check_enough(former.values(), images, name)
         change = change_sentence(former, images)
+        if gone := len(edits.keys() - former.keys()):
+            change += (
+                f"; {gone} correction{'' if gone == 1 else 's'} dropped, of pictures that are no longer there"
+            )
         version = datasets.create_version(
             session,
             name=name,
@@ -99,7 +110,7 @@ def save_edits(workspace: Workspace, name: str, *, who: str) -> DatasetVersion:
             source_split=latest.source_split,
             images=images,
             now=now(),
-            after=latest.number,
+            after=latest.number if after is None else after,
             change=change,
             who=who,
         )
@@ -129,12 +140,22 @@ def compare(workspace: Workspace, before: DatasetVersion, after: DatasetVersion)
     )
 
 
-def _edited(image: NewImage, edit: Edit) -> NewImage | None:
-    """The image as corrected; None where it is taken out."""
+def edited(image: NewImage, edit: Edit) -> NewImage | None:
+    """The image as corrected, in its old role; None where it is taken out.
+
+    Raises:
+        BadEdit: a mask or a defect type for a picture that stays normal.
+    """
     if edit.remove:
         return None
     label = edit.label or image.label
     if label is Label.NORMAL:
+        if edit.label is None and (edit.mask_digest or edit.defect_type):
+            given = f"the defect type '{edit.defect_type}'" if edit.defect_type else "a mask"
+            raise BadEdit(
+                f"Picture '{image.name}' is labelled normal and is given {given}; only anomalous pictures have one. "
+                "Label it anomalous first."
+            )
         return replace(image, label=label, defect_type=None, mask_digest=None)
     kind = edit.defect_type if edit.label or edit.defect_type is not None else image.defect_type
     mask = image.mask_digest if edit.mask_digest is None else edit.mask_digest or None
@@ -153,13 +174,24 @@ def _with_roles(images: list[NewImage], known: Mapping[str, Role]) -> list[NewIm
     ]
 
 
-def _check_enough(images: list[NewImage], name: str) -> None:
-    trainable = sum(image.role in (Role.TRAIN, Role.CALIBRATION) for image in images)
-    if trainable < MIN_NORMAL:
+def _check_enough(before: Iterable[NewImage], after: Iterable[NewImage], name: str) -> None:
+    """Refuse what no study could work on; what was missing before is not the corrections' fault."""
+    had, has = (
+        Counter(image.role for image in images if image.label is Label.NORMAL) for images in (before, after)
+    )
+    remedy = "Add pictures of normal parts, or discard some of the corrections."
+    trainable = has[Role.TRAIN] + has[Role.CALIBRATION]
+    if trainable < min(MIN_NORMAL, had[Role.TRAIN] + had[Role.CALIBRATION]):
         raise BadDataset(
             f"Dataset '{name}' would have {trainable} normal pictures to train on; at least {MIN_NORMAL} are needed. "
-            "Add pictures of normal parts, or discard some of the corrections."
+            f"{remedy}"
         )
+    for role in Role:
+        if had[role] and not has[role]:
+            raise BadDataset(
+                f"Dataset '{name}' would have no normal {role} picture of {had[role]} left; at least 1 is needed. "
+                f"{remedy}"
+            )
 
 
 def _words(image: NewImage) -> str:

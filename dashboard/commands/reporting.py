@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     OK = 0
     ERROR = 1  # one line on stderr says what, which rule, and what to do
     USAGE = 2  # an option or argument is missing or can not be read
-    NOTHING = 3  # the dataset, study, model or champion that was named does not exist
+    NOTHING = 3  # the dataset, version, picture, study, model or champion that was named does not exist
     FAILED = 4  # the study that was followed failed
     CANCELLED = 5  # the study that was followed was cancelled
     PAUSED = 6  # the study that was followed was paused
@@ -52,6 +52,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             storage_errors.StudyNotFound,
             storage_errors.ModelNotFound,
             tuning_errors.NoChampion,
+            tuning_errors.PictureNotFound,
         )
         try:
             return function(*args, **kwargs)

@@ -1,29 +1,24 @@
 """Commands on the versions of a dataset: `simplenet dataset …`, the doctor, and withdrawing a champion."""
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dashboard.commands import reporting
-from dashboard.commands.reporting import command
+from dashboard.commands import corrections, reporting
+from dashboard.commands.models import RoleName
+from dashboard.commands.reporting import ExitCode, command
+from dashboard.commands.selecting import find_version
+from dashboard.errors import BadOption
 
 if TYPE_CHECKING:
     from storage.records import DatasetVersion, ImageRecord
-    from storage.workspace import Workspace
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 Name = Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")]
 Number = Annotated[
     int | None, typer.Option("--version", help="Number of the version; the latest if not given.")
 ]
-Pictures = Annotated[
-    list[str], typer.Argument(metavar="PICTURE…", help="Names as `--json` lists them, or their ends.")
-]
-Save = Annotated[bool, typer.Option("--save", help="Save it as the next version at once.")]
-
 dataset = typer.Typer(
     help="Versions of a dataset: list, compare, correct, name, export, delete, restore.", no_args_is_help=True
 )
@@ -37,11 +32,13 @@ def register(app: typer.Typer) -> None:
     for name, function in {
         "versions": versions,
         "compare": compare,
-        "relabel": relabel,
-        "mask": mask,
-        "remove": remove,
-        "save": save,
-        "discard": discard,
+        "pictures": pictures,
+        "relabel": corrections.relabel,
+        "mask": corrections.mask,
+        "remove": corrections.remove,
+        "edits": corrections.list_edits,
+        "save": corrections.save,
+        "discard": corrections.discard,
         "name": name_version,
         "export": export,
         "delete": delete,
@@ -57,7 +54,7 @@ def doctor(name: Name, number: Number = None, as_json: AsJson = False) -> None:
     from tuning.doctor import examine
 
     workspace = reporting.open_workspace()
-    version = _version(workspace, name, number)
+    version = find_version(workspace, name, number)
     with reporting.progress_bar("Examining") as progress:
         findings = examine(workspace, version, progress=progress)
     with workspace.session() as session:
@@ -88,7 +85,11 @@ def withdraw(
     from tuning.commands import withdraw_champion
 
     model = withdraw_champion(reporting.open_workspace(), name, who=current_user(), why=why)
-    reporting.answer(None, as_json=False, text=f"Model version {model.version} of '{name}' no longer serves.")
+    text = (
+        f"Model version {model.version} no longer serves; '{name}' has no champion until one is promoted.\n"
+        f"Back again: simplenet promote {name} {model.version} --why REASON"
+    )
+    reporting.answer(None, as_json=False, text=text)
 
 
 @command
@@ -117,93 +118,59 @@ def versions(name: Name, as_json: AsJson = False) -> None:
 @command
 def compare(
     name: Name,
-    before: Annotated[int, typer.Argument(help="Number of a version.")],
-    after: Annotated[int, typer.Argument(help="Number of another.")],
+    before: Annotated[
+        int | None, typer.Argument(min=1, help="Number of a version. Default: the one before AFTER.")
+    ] = None,
+    after: Annotated[
+        int | None, typer.Argument(min=1, help="Number of another. Default: the latest.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what is different between two versions."""
     from tuning import versions
 
     workspace = reporting.open_workspace()
-    found = versions.compare(workspace, _version(workspace, name, before), _version(workspace, name, after))
+    later = find_version(workspace, name, after)
+    if before is None and later.number == 1:
+        raise BadOption(
+            f"Version 1 of dataset '{name}' is the first; there is none before it. Give two numbers."
+        )
+    earlier = find_version(workspace, name, later.number - 1 if before is None else before)
+    found = versions.compare(workspace, earlier, later)
     lines = [
-        *(f"added: {image.name}" for image in found.added),
-        *(f"removed: {image.name}" for image in found.removed),
+        *(f"added: {image.name} ({_kind(image)})" for image in found.added),
+        *(f"removed: {image.name} ({_kind(image)})" for image in found.removed),
         *(f"relabelled: {new.name}: {_kind(old)} → {_kind(new)}" for old, new in found.relabelled),
-        *(f"another mask: {new.name}" for _, new in found.remasked),
+        *(f"{_mask_change(old, new)}: {new.name}" for old, new in found.remasked),
         *(f"another role: {new.name}: {old.role} → {new.role}" for old, new in found.moved),
     ]
-    reporting.answer(found, as_json=as_json, text="\n".join(lines) or "They hold the same.")
-
-
-@command
-def relabel(
-    name: Name,
-    pictures: Pictures,
-    normal: Annotated[bool, typer.Option("--normal/--anomalous", help="What they are.")],
-    defect_type: Annotated[str | None, typer.Option("--type", help="Defect type of anomalous ones.")] = None,
-    save_now: Save = False,
-) -> None:
-    """Correct the label of pictures; `simplenet dataset save` makes it the next version."""
-    from storage.records import Label
-    from tuning.corrections import relabelled
-
-    workspace = reporting.open_workspace()
-    label = Label.NORMAL if normal else Label.ANOMALOUS
-    _put(
-        workspace,
-        name,
-        relabelled(_pictures(workspace, name, pictures), label, defect_type),
-        save_now=save_now,
+    text = "\n".join(
+        [f"Version {later.number} against version {earlier.number}:", *(lines or ["They hold the same."])]
     )
+    reporting.answer(found, as_json=as_json, text=text)
 
 
 @command
-def mask(
+def pictures(
     name: Name,
-    picture: Annotated[str, typer.Argument(help="Name of an anomalous picture, or its end.")],
-    file: Annotated[
-        Path, typer.Argument(help="The mask; black where the part is as it should be.", exists=True)
-    ],
-    save_now: Save = False,
+    number: Number = None,
+    role: Annotated[RoleName | None, typer.Option(help="Only pictures of this role.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Replace the mask of a picture."""
-    from tuning.corrections import masked
+    """List the pictures of a version: the first digits of the pixel digest, role, label, mask and name."""
+    from storage import datasets
+    from storage.records import Role
 
     workspace = reporting.open_workspace()
-    (image,) = _pictures(workspace, name, [picture])
-    _put(workspace, name, [masked(workspace, image, file.read_bytes(), file.name)], save_now=save_now)
-
-
-@command
-def remove(name: Name, pictures: Pictures, save_now: Save = False) -> None:
-    """Take pictures out of the next version; former versions keep them."""
-    from storage.records import Edit
-
-    workspace = reporting.open_workspace()
-    found = _pictures(workspace, name, pictures)
-    _put(
-        workspace,
-        name,
-        [Edit(pixel_digest=image.pixel_digest, remove=True) for image in found],
-        save_now=save_now,
-    )
-
-
-@command
-def save(name: Name) -> None:
-    """Make the waiting corrections the next version."""
-    _save(reporting.open_workspace(), name)
-
-
-@command
-def discard(name: Name) -> None:
-    """Forget the waiting corrections."""
-    from storage.edits import discard_edits
-
-    with reporting.open_workspace().session() as session:
-        discard_edits(session, name)
-    reporting.answer(None, as_json=False, text="Forgotten.")
+    version = find_version(workspace, name, number)
+    with workspace.session() as session:
+        found = datasets.list_images(session, version.id, role=None if role is None else Role(role.value))
+    rows = [
+        [image.pixel_digest[:12], image.role, _kind(image), "mask" if image.mask_digest else "–", image.name]
+        for image in found
+    ]
+    text = reporting.table(["digest", "role", "label", "mask", "picture"], rows)
+    reporting.answer(found, as_json=as_json, text=text if found else "There is no picture of this role.")
 
 
 @command
@@ -217,7 +184,8 @@ def name_version(
     from tuning.commands import rename_version
 
     version = rename_version(reporting.open_workspace(), name, number, title, who=current_user())
-    reporting.answer(None, as_json=False, text=f"Version {version.number} is called '{version.title or ''}'.")
+    called = "has no name now" if version.title is None else f"is called '{version.title}'"
+    reporting.answer(None, as_json=False, text=f"Version {version.number} of '{name}' {called}.")
 
 
 @command
@@ -225,16 +193,21 @@ def export(
     name: Name,
     out: Annotated[Path, typer.Option(help="The zip file to write.", dir_okay=False)],
     number: Number = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a version as a zip in the layout of MVTec AD."""
     from tuning.export import export_version
 
     workspace = reporting.open_workspace()
-    version = _version(workspace, name, number)
+    version = find_version(workspace, name, number)
+    if out.exists() and not overwrite:
+        raise BadOption(f"File '{out}' exists. Choose another name, or give --overwrite.")
     with reporting.progress_bar("Packing") as progress:
         size = export_version(workspace, version, out, progress=progress)
     text = f"{out}: version {version.number}, {version.count()} pictures, {size / 1e6:,.1f} MB."
-    reporting.answer(None, as_json=False, text=text)
+    found = {"dataset": name, "version": version.number, "file": out, "bytes": size}
+    reporting.answer(found, as_json=as_json, text=text)
 
 
 @command
@@ -247,11 +220,10 @@ def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not a
     workspace = reporting.open_workspace()
     with workspace.session() as session:
         get_dataset(session, name)
-    if not yes:
-        typer.confirm(
-            f"Delete dataset '{name}' with all its versions, studies and models? It can be restored.",
-            abort=True,
-        )
+    question = f"Delete dataset '{name}' with all its versions, studies and models? It can be restored."
+    if not yes and not _sure(question):
+        reporting.say(f"Dataset '{name}' was not deleted. To delete without being asked, give --yes.")
+        raise typer.Exit(ExitCode.ERROR)
     delete_dataset(workspace, name, who=current_user())
     reporting.answer(None, as_json=False, text=f"Deleted. Undo: simplenet dataset restore {name}")
 
@@ -268,72 +240,24 @@ def restore(name: Name) -> None:
 
 @command
 def history(name: Name, as_json: AsJson = False) -> None:
-    """Say who did what to a dataset."""
+    """Say who did what to a dataset, deleted or not; the newest first."""
+    from storage import datasets
     from storage.events import list_events
 
     with reporting.open_workspace().session() as session:
+        if not any(dataset.name == name for dataset in datasets.list_datasets(session, deleted=True)):
+            datasets.get_dataset(session, name)
         found = list_events(session, name)
     text = "\n".join(f"{one.created_at:%Y-%m-%d %H:%M} {one.who}: {one.what}" for one in found)
     reporting.answer(found, as_json=as_json, text=text or "Nothing is recorded yet.")
 
 
-def _version(workspace: "Workspace", name: str, number: int | None) -> "DatasetVersion":
-    from storage import datasets
-
-    with workspace.session() as session:
-        if number is None:
-            return datasets.latest_version(session, name)
-        return datasets.numbered_version(session, name, number)
-
-
-def _pictures(workspace: "Workspace", name: str, wanted: Sequence[str]) -> "list[ImageRecord]":
-    """The pictures of the latest version that are called so, or whose names end so."""
-    from dashboard.errors import BadOption
-    from storage import datasets
-
-    with workspace.session() as session:
-        images = datasets.list_images(session, datasets.latest_version(session, name).id)
-    found = []
-    for one in wanted:
-        fitting = [image for image in images if image.name == one] or [
-            image for image in images if image.name.endswith(f"/{one}")
-        ]
-        if not fitting:
-            near = difflib.get_close_matches(one, [image.name for image in images], n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise BadOption(
-                f"Dataset '{name}' has no picture '{one}'.{hint} `simplenet dataset export` lists all."
-            )
-        if len(fitting) > 1:
-            names = ", ".join(f"'{image.name}'" for image in fitting[:5])
-            raise BadOption(f"'{one}' may be {names}. Give more of the name.")
-        found.append(fitting[0])
-    return found
-
-
-def _put(workspace: "Workspace", name: str, wanted: Sequence[Any], *, save_now: bool) -> None:
-    from storage.edits import put_edits
-    from storage.records import now
-    from tuning.champion import current_user
-
-    with workspace.session() as session:
-        put_edits(session, name, wanted, who=current_user(), now=now())
-    if save_now:
-        _save(workspace, name)
-        return
-    reporting.answer(
-        None, as_json=False, text=f"{len(wanted)} corrections wait. Next: simplenet dataset save {name}"
-    )
-
-
-def _save(workspace: "Workspace", name: str) -> None:
-    from tuning.champion import current_user
-    from tuning.versions import save_edits
-
-    version = save_edits(workspace, name, who=current_user())
-    reporting.answer(
-        None, as_json=False, text=f"Dataset '{name}', version {version.number}: {version.change}."
-    )
+def _sure(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # nobody is there to answer
+        reporting.say("")
+        return False
 
 
 def _change(version: "DatasetVersion") -> str:
@@ -342,3 +266,9 @@ def _change(version: "DatasetVersion") -> str:
 
 def _kind(image: "ImageRecord") -> str:
     return image.defect_type or image.label.value
+
+
+def _mask_change(old: "ImageRecord", new: "ImageRecord") -> str:
+    if old.mask_digest is None:
+        return "mask added"
+    return "mask taken away" if new.mask_digest is None else "another mask"

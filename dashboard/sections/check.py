@@ -10,9 +10,10 @@ from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
 from dashboard.session import WHO, workspace
 from dashboard.wording import moment, plural
-from storage import checkups, edits
+from storage import checkups
 from storage.records import DatasetVersion, ImageRecord, now
 from tuning import doctor, jobs
+from tuning.corrections import put as put_corrections
 from tuning.doctor import Finding, FindingPicture
 from tuning.jobs import JobState
 
@@ -137,8 +138,7 @@ def _pictures(
             f"{fixes[finding.fix]} ({which})", key=f"fix {finding.kind}"
         ):
             wanted = [edit for picture in picked if (edit := doctor.correction(finding, picture)) is not None]
-            with workspace().session() as session:
-                edits.put_edits(session, name, wanted, who=WHO, now=now())
+            put_corrections(workspace(), name, wanted, who=WHO)
             chosen.clear()
             st.rerun()
         if st.button(f"Accept ({which})", key=f"accept {finding.kind}", icon=":material/check:"):

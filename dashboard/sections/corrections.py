@@ -10,7 +10,7 @@ from dashboard.wording import plural
 from engine.errors import EngineError
 from storage import edits
 from storage.errors import StorageError
-from storage.records import DatasetVersion, Edit, ImageRecord, Label, now
+from storage.records import DatasetVersion, Edit, ImageRecord, Label
 from tuning import corrections, versions
 from tuning.errors import TuningError
 
@@ -85,12 +85,10 @@ def one(name: str, image: ImageRecord, types: Sequence[str]) -> None:
                         wanted.append(corrections.masked(workspace(), image, given.getvalue(), given.name))
                     elif no_mask:
                         wanted.append(Edit(pixel_digest=image.pixel_digest, mask_digest=""))
-                except EngineError as error:
+                except (EngineError, TuningError) as error:
                     st.error(str(error), icon=":material/block:")
                     return
-                if wanted:
-                    _put(name, wanted)
-                st.info("That is how it is already.", icon=":material/info:")
+                _put(name, wanted)
             if st.button("Take the picture out", icon=":material/delete:", key=f"remove {image.id}"):
                 _put(name, [Edit(pixel_digest=image.pixel_digest, remove=True)])
 
@@ -123,9 +121,9 @@ def many(name: str, images: Sequence[ImageRecord], chosen: set[str]) -> None:
 
 def _put(name: str, wanted: Sequence[Edit]) -> None:
     with incidents.shown():
-        with workspace().session() as session:
-            edits.put_edits(session, name, wanted, who=WHO, now=now())
-        st.rerun()
+        if corrections.put(workspace(), name, wanted, who=WHO):
+            st.rerun()
+        st.info("That is how it is already.", icon=":material/info:")
 
 
 def _save(name: str) -> None:

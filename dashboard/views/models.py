@@ -38,6 +38,12 @@ def show() -> None:
     champion = next((model for model in found if model.state is ModelState.CHAMPION), None)
     if champion is not None:
         _champion(champion)
+    elif any(model.state is ModelState.RETIRED for model in found):
+        st.info(
+            f"{name} has no champion: the last one was withdrawn, as the dataset's history tells. Promote a version to "
+            "have one again.",
+            icon=":material/info:",
+        )
     _versions(name, found)
     _history(name, found)
     if champion is not None:
@@ -61,6 +67,8 @@ def _champion(model: Model) -> None:
                 queries.model_url(workspace(), model.dataset_name, model.version),
                 icon=":material/open_in_new:",
             )
+            with st.popover("Withdraw", icon=":material/block:"):
+                _withdraw_form(model)
         _badges(model)
         grid = st.grid(2, min_column_width=400, gap="large")
         with grid.cell():
@@ -219,6 +227,24 @@ def _promote_form(name: str, model: Model) -> None:
                 st.error("The reason is empty; a promotion is recorded with one. Write a few words.")
                 return
             promote(workspace(), name, model.version, who=WHO, why=why.strip())
+            st.rerun()
+
+
+def _withdraw_form(model: Model) -> None:
+    from tuning.commands import withdraw_champion
+
+    name = model.dataset_name
+    st.write(
+        f"{name} will have no champion until one is promoted, by a person or by its next study: nothing decides on new "
+        f"pictures until then. Version {model.version} stays and can be promoted again."
+    )
+    with st.form("withdraw", border=False):
+        why = st.text_input("Reason, for the record", key="why withdraw")
+        if st.form_submit_button(f"Withdraw version {model.version}", type="primary"):
+            if not why.strip():
+                st.error("The reason is empty; a withdrawal is recorded with one. Write a few words.")
+                return
+            withdraw_champion(workspace(), name, who=WHO, why=why.strip())
             st.rerun()
 
 

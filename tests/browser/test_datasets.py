@@ -180,7 +180,7 @@ def _export(page: Page) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name="Download brackets-version-2.zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:
-        assert sum(name.startswith("test/deep_scratch/") for name in archive.namelist()) == 2
+        assert sum(name.startswith("test/deep scratch/") for name in archive.namelist()) == 2
 
 
 def _delete_and_restore(page: Page) -> None:

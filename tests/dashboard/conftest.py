@@ -1,5 +1,6 @@
 """Real workspaces for pages and commands: pictures ingested, and one study run by a real worker."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def studied_home(studied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installation with the dataset `parts`, a completed study and its champion; tests must not change it."""
     return _use(studied, monkeypatch)
+
+
+@pytest.fixture
+def own_studied_home(studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `studied_home` that a test may change; MLflow's files of the model stay where they are."""
+    return _use(Path(shutil.copytree(studied, tmp_path / "own")), monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """Every command, option and exit code stands in docs/cli.md."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from typer.main import get_command
 
@@ -17,8 +19,17 @@ def test_reference_is_up_to_date() -> None:
     assert written == updated(written), "run: python -m dashboard.commands.reference docs/cli.md"
 
 
+def _commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
+    for own, command in group.commands.items():
+        yield f"{name} {own}", command
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{name} {own}")
+
+
 def test_every_command_and_option_is_explained() -> None:
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    named = dict(_commands(get_command(app), "simplenet"))
+    assert "simplenet dataset relabel" in named
+    for name, command in named.items():
         assert command.help, f"command {name} has no help text"
         for parameter in command.params:
             assert parameter.help, f"{name}: {parameter.name} has no help text"

@@ -9,6 +9,7 @@ import timm
 from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 
+from storage import events, models
 from storage.records import Study, StudyState, Wanted
 from storage.workspace import Workspace, open_workspace
 from tuning.commands import launch_study
@@ -342,6 +343,29 @@ def test_model_page_tells_figures_threshold_lineage_and_how_to_call(page: Page, 
     assert 'mlflow.pyfunc.load_model("models:/parts@champion")' in code
     assert "mlflow models serve --env-manager local" in code
     assert "study policy" in list(app.dataframe[-1].value["who"])
+
+
+def test_champion_is_withdrawn_with_a_reason_and_can_be_promoted_again(
+    page: Page, own_studied_home: Path
+) -> None:
+    app = _clean(page("views/models.py", dataset="parts"))
+    assert any("no champion until one is promoted" in block.value for block in app.markdown)
+    _button(app, "Withdraw version 1").click().run()
+    assert [error.value for error in app.error] == [
+        "The reason is empty; a withdrawal is recorded with one. Write a few words."
+    ]
+    app.text_input(key="why withdraw").set_value("blind to dents")
+    _clean(_button(app, "Withdraw version 1").click().run())
+    assert "Champion: version 1" not in [block.value for block in app.subheader]
+    assert any("parts has no champion" in block.value for block in app.info)
+    workspace = open_workspace()
+    with workspace.session() as session:
+        assert models.champion(session, "parts") is None
+        event = events.list_events(session, "parts")[0]
+    assert (event.who, event.what) == ("dashboard", "withdrew the champion, model version 1: blind to dents")
+    app.text_input(key="why 1").set_value("the next is worse")
+    _clean(_button(app, "Promote version 1").click().run())
+    assert "Champion: version 1" in [block.value for block in app.subheader]
 
 
 def test_page_never_shows_a_password() -> None:

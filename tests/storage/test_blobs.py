@@ -70,3 +70,19 @@ def test_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         BlobStore(tmp_path).put(b"picture")
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_bytes_come_in_parts_and_the_last_tells_of_damage(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    key = store.put(b"0123456789")
+    assert list(store.chunks(key, size=4)) == [b"0123", b"4567", b"89"]
+    assert store.size(key) == 10
+    store.path(key).write_bytes(b"012345678x")
+    parts = store.chunks(key, size=4)
+    assert next(parts) == b"0123"
+    with pytest.raises(BlobMissing, match="damaged"):
+        list(parts)
+    store.path(key).unlink()
+    for use in (store.size, lambda digest: list(store.chunks(digest))):
+        with pytest.raises(BlobMissing, match="is not in"):
+            use(key)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import models
 from storage.database import session
-from storage.errors import AlreadyChampion, ModelNotFound, StudyNotFound, VersionNotFound
+from storage.errors import AlreadyChampion, ModelNotFound, NotChampion, StudyNotFound, VersionNotFound
 from storage.records import Model, ModelState, Promotion, Study
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -126,6 +126,36 @@ def test_retired_champion_can_be_promoted_again(engine: Engine, make_model: Make
         assert models.list_promotions(opened) == promotions[::-1]
         assert models.list_promotions(opened, "screws") == []
         assert models.get_model(opened, old.id).promoted_at == START + timedelta(hours=2)
+
+
+def test_retired_champion_leaves_none_and_can_be_promoted_again(
+    engine: Engine, make_model: MakeModel
+) -> None:
+    model, other = make_model("plates"), make_model("screws")
+    promote(engine, model)
+    promote(engine, other)
+    with session(engine) as opened:
+        retired = models.retire(opened, model_id=model.id)
+    assert retired == replace(model, state=ModelState.RETIRED, promoted_at=START)
+    with session(engine) as opened:
+        assert models.champion(opened, "plates") is None
+    assert states(engine, "screws") == {1: ModelState.CHAMPION}
+    assert promote(engine, model, hours=1).replaced_model_id is None
+    assert states(engine) == {1: ModelState.CHAMPION}
+
+
+def test_only_a_champion_is_retired(engine: Engine, make_model: MakeModel) -> None:
+    candidate, retired = make_model(version=1), make_model(version=2)
+    promote(engine, retired)
+    for state in ("candidate", "retired"):
+        model = {"candidate": candidate, "retired": retired}[state]
+        if state == "retired":
+            with session(engine) as opened:
+                models.retire(opened, model_id=model.id)
+        with pytest.raises(NotChampion, match=f"is no champion but {state}"), session(engine) as opened:
+            models.retire(opened, model_id=model.id)
+    with pytest.raises(ModelNotFound), session(engine) as opened:
+        models.retire(opened, model_id=404)
 
 
 def test_champion_is_not_promoted_twice(engine: Engine, make_model: MakeModel) -> None:

@@ -13,17 +13,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file, save_file
 
 from engine.backbones.resolve import resolve_backbone
 from engine.errors import TrainingDiverged
 from engine.images import decode
-from storage import datasets, models, studies
-from storage.errors import ModelNotFound, TrackingError
+from storage import datasets, events, models, studies
+from storage.errors import DatasetInUse, DatasetNotFound, ModelNotFound, TrackingError
 from storage.records import ModelState, Role, StudyState, Wanted, now
 from storage.tracking import Tracking
-from tuning.commands import launch_study, promote, want
-from tuning.errors import BadSpec
+from tuning.commands import (
+    delete_dataset,
+    launch_study,
+    promote,
+    restore_dataset,
+    want,
+    withdraw_champion,
+)
+from tuning.errors import BadSpec, NoChampion
 from tuning.ingest import ingest_folder
 from tuning.predictor import champion, detector, score_images
 from tuning.queries import study_trials
@@ -132,6 +140,63 @@ def test_equal_candidate_does_not_replace_the_champion(workspace, parts, make_sp
         assert [promotion.who for promotion in models.list_promotions(session, "parts")].count("tester") == 1
     with pytest.raises(ModelNotFound, match="no model version 7"):
         promote(workspace, "parts", 7, who="tester", why="?")
+
+
+def test_withdrawn_champion_serves_nobody_until_it_is_promoted_again(workspace, parts, make_spec, run_to_end):
+    run_to_end(make_spec(trials=1))
+    with pytest.raises(DatasetInUse, match="Withdraw the champion first"):
+        delete_dataset(workspace, "parts", who="tester")
+    withdrawn = withdraw_champion(workspace, "parts", who="tester", why="misses dents")
+    assert (withdrawn.version, withdrawn.state) == (1, ModelState.RETIRED)
+    with pytest.raises(MlflowException, match="champion"):
+        alias(workspace)
+    with pytest.raises(NoChampion):
+        champion(workspace, "parts")
+    with pytest.raises(ModelNotFound, match="Dataset 'parts' has no champion"):
+        withdraw_champion(workspace, "parts", who="tester", why="again")
+    with pytest.raises(DatasetNotFound, match="Did you mean 'parts'"):
+        withdraw_champion(workspace, "part", who="tester", why="?")
+    delete_dataset(workspace, "parts", who="tester")
+    assert restore_dataset(workspace, "parts", who="tester").latest == parts
+    promote(workspace, "parts", 1, who="tester", why="better than none")
+    assert alias(workspace) == 1
+    with workspace.session() as session:
+        said = [(event.who, event.what) for event in events.list_events(session, "parts")]
+    assert said[:3] == [
+        ("tester", "restored the dataset"),
+        ("tester", "deleted the dataset"),
+        ("tester", "withdrew the champion, model version 1: misses dents"),
+    ]
+
+    # The next study fills the place, and its record says so.
+    withdraw_champion(workspace, "parts", who="tester", why="once more")
+    run_to_end(make_spec(trials=1))
+    assert alias(workspace) == 2
+    with workspace.session() as session:
+        assert models.list_promotions(session, "parts")[0].why == "the dataset had no champion"
+
+
+def test_alias_is_taken_only_from_the_version_that_is_withdrawn(workspace, parts, make_spec, run_to_end):
+    run_to_end(make_spec(trials=1))
+    tracking = Tracking(workspace.settings)
+    tracking.clear_champion("parts", 2)
+    assert alias(workspace) == 1
+    tracking.clear_champion("never-registered", 1)
+    for _ in range(2):
+        tracking.clear_champion("parts", 1)
+    with pytest.raises(MlflowException, match="champion"):
+        alias(workspace)
+
+
+def test_withdrawal_while_mlflow_is_away_changes_nothing(workspace, parts, make_spec, run_to_end, free_port):
+    run_to_end(make_spec(trials=1))
+    settings = workspace.settings.model_copy(update={"tracking_uri": f"http://127.0.0.1:{free_port}"})
+    away = dataclasses.replace(workspace, settings=settings)
+    with pytest.raises(TrackingError, match="could not withdraw version 1"):
+        withdraw_champion(away, "parts", who="tester", why="?")
+    with workspace.session() as session:
+        assert models.champion(session, "parts").version == 1
+        assert not any("withdrew" in event.what for event in events.list_events(session, "parts"))
 
 
 def test_without_labelled_defects_the_figures_are_called_synthetic(
