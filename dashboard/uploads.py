@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import ParamSpec, TypeVar
 
@@ -33,8 +33,8 @@ from storage import staging
 from storage.errors import BadUpload, OffsetMismatch, UploadTooLarge
 from storage.settings import Settings
 from storage.staging import Limits, Position, Upload
+from tuning import arrivals
 
-KEPT = timedelta(days=7)  # an upload that nothing was added to for so long is deleted
 SILENT_SECONDS = 60  # a connection that says nothing for so long is closed
 BUFFER_BYTES = 1 << 20  # written at once; all that a request holds in memory
 MAX_ANNOUNCEMENT_BYTES = 64 << 20  # the names of 200,000 files fit
@@ -78,6 +78,7 @@ class Uploads:
     """The answers. Threads of its own do what waits for the disk, so that pages never wait for an upload."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._folder = settings.staging_folder
         self._limits = limits(settings)
         self._secret = tickets.secret(settings.home)
@@ -103,7 +104,7 @@ class Uploads:
                 f"The list of files can't be read: {error.errors(include_url=False)[0]['msg']}. Reload the page."
             ) from error
         now = datetime.now(UTC)
-        staging.sweep(self._folder, now, KEPT)
+        arrivals.sweep(self._settings)
         fingerprint = announced.fingerprint()
         found = staging.find_unfinished(self._folder, dataset=announced.dataset, fingerprint=fingerprint)
         if found:

@@ -5,7 +5,6 @@ kept beside. Whatever an archive says about itself is checked against what is fo
 by piece. What is wrong with the archive refuses the archive; what is wrong with one name refuses that file.
 """
 
-import errno
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from storage.decompression import PIECE, Damaged
 from storage.errors import BadArchive, BadName, DiskFull, UnsafeName
 from storage.listing import SourceFile, is_hidden
 from storage.names import check_name, folded, shown
+from storage.room import NO_ROOM
 from storage.tar_archives import BLOCK, TarStream, begins_tar
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -31,9 +31,6 @@ _COMPRESSED_TARS = {
 }
 _NOT_READ = {b"7z\xbc\xaf\x27\x1c": "a 7z", b"Rar!": "a RAR", b"\x28\xb5\x2f\xfd": "a Zstandard"}
 _LEADING_DOTS = re.compile(r"(\./+)+")
-
-# Disk full, quota used up, and file larger than the file system or `ulimit -f` allows.
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Progress = Callable[[int, int, str], None]
 """Is called with the bytes of the archive that are read, all its bytes, and the file that is being unpacked."""
@@ -211,7 +208,7 @@ class _Intake:
                 for piece in pieces:
                     file.write(piece)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
             raise _NoRoom(
                 f"can't be unpacked: {shown(name)} could not be written ({error.strerror}). "

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from sqlite3 import SQLITE_FULL
 from sqlite3 import Connection as SqliteConnection
+from sqlite3 import Error as SqliteError
 from sqlite3 import OperationalError as SqliteOperationalError
 from typing import Any
 
@@ -29,6 +31,7 @@ from storage.errors import DatabaseUnavailable, SchemaTooNew
 BUSY_TIMEOUT_SECONDS = 30  # how long a writer waits for another one on SQLite
 CONNECT_TIMEOUT_SECONDS = 10
 MIGRATIONS = Path(__file__).parent / "migrations"
+_POSTGRES_DISK_FULL = "53100"
 _MIGRATION_LOCK = 0x53494D504C45  # any number that all our processes share; PostgreSQL's advisory lock
 
 
@@ -135,10 +138,21 @@ def migrate(engine: Engine) -> None:
 
 
 def _unavailable(engine: Engine, error: OperationalError) -> DatabaseUnavailable:
+    if _is_full(error.orig):
+        return DatabaseUnavailable(
+            f"Database {engine.url!r} could not be written: its disk is full. Free some space there, then try again; "
+            "what was there before is unchanged."
+        )
     return DatabaseUnavailable(
         f"Database {engine.url!r} could not be used: {str(error.orig).strip()}. "
         "Check SIMPLENET_DATABASE_URL, that the server runs and that the folder may be written, then try again."
     )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    if isinstance(error, SqliteError):
+        return (error.sqlite_errorcode or 0) & 0xFF == SQLITE_FULL
+    return getattr(error, "sqlstate", None) == _POSTGRES_DISK_FULL
 
 
 def _is_current(connection: Connection, scripts: ScriptDirectory) -> bool:

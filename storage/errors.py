@@ -121,7 +121,7 @@ class BadArchive(StorageError):
 
 
 class DiskFull(BadArchive):
-    """There is no room to unpack the archive, which may itself be in order; it can be tried again."""
+    """There is no room on the disk for what comes, which may itself be in order; it can be tried again."""
 
 
 class UnreadableFolder(StorageError):

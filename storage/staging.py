@@ -11,7 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -30,6 +31,7 @@ from storage.errors import (
 )
 from storage.listing import SourceFile
 from storage.names import check_name
+from storage.room import NO_ROOM, free_bytes, size_text
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _LIST, _DATA = "upload.json", "data"
@@ -276,45 +278,71 @@ def discard(folder: Path, upload_id: str) -> None:
     Raises:
         UploadNotFound: there is none.
     """
-    upload = find(folder, upload_id)
-    # Under its id it is gone at once, however long its files take.
-    doomed = temporary_beside(upload.folder)
+    if not remove(find(folder, upload_id).folder):
+        raise _not_found(upload_id)
+
+
+def remove(folder: Path) -> bool:
+    """Delete the folder of one upload; answers whether there was one.
+
+    Under its name it is gone at once, however long its files take; if this process dies meanwhile, `sweep` ends it.
+    """
+    doomed = temporary_beside(folder)
     try:
-        upload.folder.rename(doomed)
+        folder.rename(doomed)
     except FileNotFoundError:
-        raise _not_found(upload_id) from None
+        return False
     shutil.rmtree(doomed, ignore_errors=True)
+    return True
 
 
 def last_change(upload: Upload) -> datetime:
-    """When the last bytes came, or the upload was begun or completed."""
+    """When the last bytes came, the upload was begun or completed, or something was decided about it."""
     try:
-        times = [upload.folder.joinpath(_LIST).stat().st_mtime]
-        with os.scandir(upload.folder / _DATA) as entries:
-            times += [entry.stat().st_mtime for entry in entries]
+        return _last_written(upload.folder)
     except FileNotFoundError:
         raise _not_found(upload.id) from None
-    return datetime.fromtimestamp(max(times), UTC)
 
 
-def sweep(folder: Path, now: datetime, older_than: timedelta) -> list[str]:
+def sweep(
+    folder: Path, now: datetime, older_than: timedelta, *, keep: Collection[str] = frozenset()
+) -> list[str]:
     """Delete uploads that nothing was added to for so long, and what a dead process left half made or half deleted.
 
+    Whatever else lies in the folder is left alone.
+
+    Args:
+        keep: ids of uploads that are being worked on.
     Returns:
         Ids of the uploads that were deleted.
     """
     swept = []
-    for upload in list_uploads(folder):
-        try:
-            if last_change(upload) < now - older_than:
-                discard(folder, upload.id)
-                swept.append(upload.id)
-        except UploadNotFound:  # deleted by another process
+    for entry in list(os.scandir(folder)) if folder.is_dir() else ():
+        left = entry.name.startswith(TEMPORARY_PREFIX)
+        if entry.name in keep or not (left or _ID.fullmatch(entry.name)):
             continue
-    for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if left.stat().st_mtime < (now - older_than).timestamp():
-            shutil.rmtree(left, ignore_errors=True)
+        try:
+            if _last_written(Path(entry.path)) >= now - older_than:
+                continue
+        except FileNotFoundError:  # deleted by another process
+            continue
+        if left:
+            shutil.rmtree(entry.path, ignore_errors=True)
+        elif remove(Path(entry.path)):
+            swept.append(entry.name)
     return swept
+
+
+def _last_written(folder: Path) -> datetime:
+    """When a file was last written in the folder of an upload, or it was made where it has none.
+
+    What was unpacked of it does not count: that may be many files, and something is written beside them at the end.
+    """
+    times = []
+    for part in (folder, folder / _DATA):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(part) as entries:
+            times += [entry.stat().st_mtime for entry in entries if entry.is_file()]
+    return datetime.fromtimestamp(max(times, default=folder.stat().st_mtime), UTC)
 
 
 def check_room(folder: Path, wanted: int, limits: Limits) -> None:
@@ -323,11 +351,11 @@ def check_room(folder: Path, wanted: int, limits: Limits) -> None:
     Raises:
         DiskFull: it would.
     """
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if wanted + limits.reserve_bytes > free:
         raise DiskFull(
-            f"The upload needs {_gigabytes(wanted)}, but the server's disk has {_gigabytes(free)} free, "
-            f"{_gigabytes(limits.reserve_bytes)} of which stay in reserve. "
+            f"The upload needs {size_text(wanted)}, but the server's disk of {folder} has {size_text(free)} free, "
+            f"{size_text(limits.reserve_bytes)} of which stay in reserve. "
             "Free some space on the server, then try again."
         )
 
@@ -352,7 +380,7 @@ def _check_announced(files: Sequence[tuple[str, int]], limits: Limits) -> int:
     total = sum(size for _, size in files)
     if total > limits.max_bytes:
         raise UploadTooLarge(
-            f"The upload has {_gigabytes(total)}; at most {_gigabytes(limits.max_bytes)} can come at once. "
+            f"The upload has {size_text(total)}; at most {size_text(limits.max_bytes)} can come at once. "
             "Upload it in parts, or raise the setting upload_max_gb."
         )
     return total
@@ -384,10 +412,11 @@ def _append_to_file(upload: Upload, index: int, offset: int, last: int, data: me
 
 def _explained(error: OSError, upload: Upload) -> Exception:
     """What an error of the system means for the upload; the error itself if nobody foresaw it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return DiskFull(
-            "The server's disk is full. What has arrived is kept: free some space on the server, "
-            "then go on with the upload."
+            f"The server's disk of {upload.folder.parent} is full: {size_text(free_bytes(upload.folder.parent))} free. "
+            f"The upload needs {size_text(upload.size)} in all. What has arrived is kept: free some space on the "
+            "server, then go on with the upload."
         )
     if error.errno == errno.ENOENT:
         return _not_found(upload.id)
@@ -439,7 +468,3 @@ def _read(file: Path, mtime_ns: int, inode: int) -> Upload:  # noqa: ARG001 (ano
         created=datetime.fromisoformat(values["created"]),
         completed=datetime.fromisoformat(values["completed"]) if values["completed"] else None,
     )
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

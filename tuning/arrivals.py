@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -22,17 +22,19 @@ from engine.errors import EngineError
 from engine.masks import read_mask
 from storage import staging
 from storage.archives import is_archive, unpack
-from storage.atomic_files import write_file
+from storage.atomic_files import temporary_beside, write_file
 from storage.errors import UploadNotFound
 from storage.layouts import Choice, Entry, Layout, choose, understand
 from storage.listing import SourceFile, walk
 from storage.records import Label, Skipped, now
+from storage.room import told_when_full
+from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
 from tuning.doctor import start_examination
 from tuning.errors import BadPicture, NotAllowed
 from tuning.ingest import ingest_layout
-from tuning.jobs import Job, JobState, Progress
+from tuning.jobs import Job, Progress
 from tuning.reading import file_bytes
 
 FOLDER_FILE, UNPACKED, UNDERSTOOD, PLAN = "folder.json", "unpacked", "understood.json", "plan.json"
@@ -102,9 +104,13 @@ def from_folder(workspace: Workspace, folder: str, dataset: str, *, who: str) ->
     if not path.is_dir():
         raise NotAllowed(f"Folder '{folder}' doesn't exist, or is a file. Give a folder of pictures.")
     arrival_id = token_hex(16)
-    (workspace.settings.staging_folder / arrival_id).mkdir(parents=True)
     values = {"folder": str(path), "dataset": dataset, "created": now().isoformat(), "who": who}
-    _write(workspace, arrival_id, FOLDER_FILE, values)
+    final = workspace.settings.staging_folder / arrival_id
+    begun = temporary_beside(final)
+    with told_when_full(workspace.settings.home):
+        begun.mkdir(parents=True)
+        write_file(begun / FOLDER_FILE, json.dumps(values).encode())
+        begun.rename(final)
     return arrival_id
 
 
@@ -114,7 +120,11 @@ def find(workspace: Workspace, arrival_id: str) -> Arrival:
     Raises:
         UploadNotFound: there is none, or it has not arrived whole.
     """
-    file = workspace.settings.staging_folder / _checked(arrival_id) / FOLDER_FILE
+    return _find(workspace.settings.staging_folder, arrival_id)
+
+
+def _find(staging_folder: Path, arrival_id: str) -> Arrival:
+    file = staging_folder / _checked(arrival_id) / FOLDER_FILE
     if file.exists():
         values = json.loads(file.read_text(encoding="utf-8"))
         return Arrival(
@@ -124,7 +134,7 @@ def find(workspace: Workspace, arrival_id: str) -> Arrival:
             created=datetime.fromisoformat(values["created"]),
             who=values["who"],
         )
-    upload = staging.find(workspace.settings.staging_folder, arrival_id)
+    upload = staging.find(staging_folder, arrival_id)
     if upload.completed is None:
         raise UploadNotFound(
             f"Upload {arrival_id} has not arrived whole. Choose the same files again: it goes on where it stopped."
@@ -160,7 +170,8 @@ def start_take(workspace: Workspace, arrival_id: str, plan: Plan | None = None) 
     """
     find(workspace, arrival_id)
     if plan is not None:
-        _write(workspace, arrival_id, PLAN, asdict(plan))
+        with told_when_full(workspace.settings.home):
+            _write(workspace, arrival_id, PLAN, asdict(plan))
     _plan(workspace, arrival_id)
     return jobs.start(workspace.settings, take_key(arrival_id), MODULE, ["take", arrival_id])
 
@@ -255,7 +266,7 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
                 "notes": list(report.notes),
             }
         )
-    shutil.rmtree(workspace.settings.staging_folder / arrival_id, ignore_errors=True)
+    staging.remove(workspace.settings.staging_folder / arrival_id)
     return results
 
 
@@ -263,20 +274,27 @@ def discard(workspace: Workspace, arrival_id: str) -> None:
     """Let go of an arrival; a folder of this machine itself is never touched."""
     for key in (look_key(arrival_id), take_key(arrival_id)):
         jobs.cancel(workspace.settings, key)
-    shutil.rmtree(workspace.settings.staging_folder / _checked(arrival_id), ignore_errors=True)
+    staging.remove(workspace.settings.staging_folder / _checked(arrival_id))
 
 
-def sweep(workspace: Workspace) -> None:
-    """Let go of uploads and arrivals that nobody has touched for a week, unless a job is at them."""
-    limit = now() - timedelta(days=KEPT_DAYS)
-    for arrival in list_arrivals(workspace):
-        folder = workspace.settings.staging_folder / arrival.id
-        touched = max(file.stat().st_mtime for file in (folder, *folder.glob("*.json")))
-        known = [jobs.status(workspace.settings, key) for key in (look_key(arrival.id), take_key(arrival.id))]
-        busy = any(job is not None and job.state is JobState.RUNNING for job in known)
-        if not busy and datetime.fromtimestamp(touched, UTC) < limit:
-            discard(workspace, arrival.id)
-    staging.sweep(workspace.settings.staging_folder, now(), timedelta(days=KEPT_DAYS))
+def sweep(settings: Settings) -> list[str]:
+    """Let go of uploads and arrivals that nobody has touched for a week, and of what was told of their jobs.
+
+    What a job is at is left alone.
+
+    Returns:
+        ids of what was let go of.
+    """
+    kept = timedelta(days=KEPT_DAYS)
+    told = {
+        key: key.partition("-")[2] for step in ("look", "take") for key in jobs.keys(settings, f"{step}-")
+    }
+    busy = {arrival_id for key, arrival_id in told.items() if jobs.is_running(settings, key)}
+    swept = staging.sweep(settings.staging_folder, now(), kept, keep=busy)
+    for key, arrival_id in told.items():
+        if arrival_id not in busy and not (settings.staging_folder / arrival_id).exists():
+            jobs.forget(settings, key, older_than=kept)
+    return swept
 
 
 def _unpacked(
@@ -388,9 +406,9 @@ def main(arguments: Sequence[str]) -> None:
     """Do one step of an arrival in this process."""
     step, arrival_id = arguments
     logging.basicConfig(level=logging.INFO)
-    workspace = open_workspace()
+    settings = Settings()
     key, do = {"look": (look_key, look), "take": (take_key, take)}[step]
-    jobs.work(workspace.settings, key(arrival_id), lambda progress: do(workspace, arrival_id, progress))
+    jobs.work(settings, key(arrival_id), lambda progress: do(open_workspace(settings), arrival_id, progress))
 
 
 if __name__ == "__main__":

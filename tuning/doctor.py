@@ -20,6 +20,7 @@ from storage.errors import BlobMissing
 from storage.ingests import dataset_remarks, get_ingest
 from storage.measures import Measured, put_measures, version_measures
 from storage.records import DatasetVersion, Edit, ImageRecord, Label, Role, now
+from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
 from tuning.jobs import Job, Progress
@@ -460,14 +461,15 @@ def main(arguments: Sequence[str]) -> None:
     """Examine a version in this process."""
     (version_id,) = map(int, arguments)
     logging.basicConfig(level=logging.INFO)
-    workspace = open_workspace()
-    with workspace.session() as session:
-        version = datasets.get_version(session, version_id)
+    settings = Settings()
 
     def do(progress: Progress) -> Any:
+        workspace = open_workspace(settings)
+        with workspace.session() as session:
+            version = datasets.get_version(session, version_id)
         return {"findings": len(examine(workspace, version, progress=progress))}
 
-    jobs.work(workspace.settings, job_key(version_id), do)
+    jobs.work(settings, job_key(version_id), do)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A dataset version as a zip in the layout of MVTec AD, for other tools and for keeping."""
 
 import csv
-import errno
 import io
 import os
 import shutil
@@ -15,6 +14,7 @@ from storage.atomic_files import sync_folder, temporary_beside
 from storage.blobs import BlobStore
 from storage.errors import DiskFull
 from storage.records import DatasetVersion, ImageRecord, Label, Role
+from storage.room import NO_ROOM
 from storage.workspace import Workspace
 from tuning.errors import ExportFailed
 from tuning.export_names import Names, picture_suffix, safe_stem, safe_type
@@ -65,7 +65,7 @@ def export_version(
         sync_folder(out.parent)
         return out.stat().st_size
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             raise DiskFull(
                 f"Archive '{out}' can't be written: {error.strerror}. Free some space and try again."
             ) from error

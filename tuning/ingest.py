@@ -22,6 +22,7 @@ from storage.layouts import Entry, Layout, scan
 from storage.measures import Measured, put_measures
 from storage.records import DatasetVersion, ImageRecord, Ingest, Label, NewImage, Remark, Role, Skipped, now
 from storage.roles import RoleInput, assign_roles
+from storage.room import told_when_full
 from storage.workspace import Workspace
 from tuning.errors import BadDataset, BadPicture
 from tuning.jobs import Progress
@@ -114,17 +115,20 @@ def ingest_layout(
     Raises:
         StorageError: the dataset's name is not allowed, or it was deleted or changed meanwhile.
         BadDataset: fewer than 10 usable normal pictures.
+        DiskFull: no room for the pictures; what was there before is unchanged.
     """
     datasets.check_dataset_name(name)
     former = _former(workspace, name)
-    read, skipped = _read_entries(workspace, layout, mask_threshold, progress)
+    with told_when_full(workspace.settings.home):
+        read, skipped = _read_entries(workspace, layout, mask_threshold, progress)
     read, duplicates = _without_duplicates(read)
     taken, conflicts, notes = _joined(former, read, add=add)
     skipped = [*refused, *skipped, *duplicates, *conflicts]
     _check_enough(taken, former.roles, source, skipped)
     images = _with_roles(taken, former.roles)
     new = [item.read for item in taken if item.read is not None]
-    workspace.blobs.settle({digest for picture in new for digest in picture.blobs})
+    with told_when_full(workspace.settings.home):
+        workspace.blobs.settle({digest for picture in new for digest in picture.blobs})
     remarks = tuple(remark for picture in new for remark in picture.remarks)
     report = Ingest(skipped=tuple(skipped), remarks=remarks, notes=(*layout.notes, *notes))
     with workspace.session() as session:

@@ -1,8 +1,9 @@
 """Work that outlives the page that asked for it: one process per job, its progress in a file that anybody can read.
 
 A job has a key, and a folder of that name: `status.json` (written whole), `lock` (held by the process as long as it
-lives, so that a dead one is told from a busy one), `cancel` (asks it to stop) and `log`. Nothing of it is in the
-database: what a job does there, it does in one transaction of its own.
+lives, so that a dead one is told from a busy one), `cancel` (asks it to stop), `reserve` (room for the last status,
+where the disk is full) and `log`. Nothing of it is in the database: what a job does there, it does in one transaction
+of its own.
 """
 
 import contextlib
@@ -18,15 +19,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from engine.errors import EngineError
 from storage.atomic_files import write_file
 from storage.errors import StorageError
 from storage.records import now
+from storage.room import NO_ROOM, told_when_full
 from storage.settings import Settings
 from tuning.errors import JobCancelled, JobRunning, TuningError
 
@@ -36,7 +38,8 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done now); may raise to stop the work."""
 
 WRITE_SECONDS = 0.3  # between two writings of the progress
-START_SECONDS = 60  # within which a started process must have taken its lock
+LOCK_VARIABLE = "JOB_LOCK"  # tells a started process which of its descriptors is the lock
+RESERVE_BYTES = 64 << 10  # kept back on the disk, so that the end of a job can be told even where it is full
 _KEY = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 
 
@@ -81,25 +84,35 @@ class Job:
 def start(settings: Settings, key: str, module: str, arguments: Sequence[str]) -> Job:
     """Run `python -m module arguments` as a process of its own; the same job that runs already is left alone.
 
-    The process must call `work` with the same key.
+    The process must call `work` with the same key. It is born with the lock, so that there is no moment at which a dead
+    one passes for one that is about to begin.
+
+    Raises:
+        DiskFull: no room for its status.
     """
-    known = status(settings, key)
-    if known is not None and known.state is JobState.RUNNING:
-        return known
     folder = _folder(settings, key)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cancel").unlink(missing_ok=True)
     job = Job(key=key, state=JobState.RUNNING, text="starting", started_at=now(), updated_at=now())
-    _write(folder, job)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env={**os.environ, "SIMPLENET_HOME": str(settings.home)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it outlives the server that started it
-        )
+    with told_when_full(settings.home):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a") as lock:
+            if not _acquired(lock):
+                return status(settings, key) or job
+            (folder / "cancel").unlink(missing_ok=True)
+            _write(folder, job)
+            with (folder / "log").open("wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    env={
+                        **os.environ,
+                        "SIMPLENET_HOME": str(settings.home),
+                        LOCK_VARIABLE: str(lock.fileno()),
+                    },
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # it outlives the server that started it
+                    pass_fds=[lock.fileno()],
+                )
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
     return job
 
@@ -114,7 +127,8 @@ def work(settings: Settings, key: str, do: Callable[[Progress], Any]) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, key):
         job = Job(key=key, state=JobState.RUNNING, started_at=now(), updated_at=now())
-        _write(folder, job)
+        _write_if_room(folder, job)
+        _keep_reserve(folder)
         last_written = 0.0
 
         def progress(done: int, total: int, text: str) -> None:
@@ -126,11 +140,12 @@ def work(settings: Settings, key: str, do: Callable[[Progress], Any]) -> Job:
             # "reading a.png", "reading b.png", "checking a.png": another verb, another pace to guess the end from.
             started_at = job.started_at if text.split(" ")[0] == job.text.split(" ")[0] else now()
             job = replace(job, done=done, total=total, text=text, updated_at=now(), started_at=started_at)
-            _write(folder, job)
+            _write_if_room(folder, job)
             last_written = time.monotonic()
 
         try:
-            result = do(progress)
+            with told_when_full(settings.home):
+                result = do(progress)
         except JobCancelled as stopped:
             job = replace(job, state=JobState.CANCELLED, error=str(stopped), updated_at=now())
             (folder / "cancel").unlink(missing_ok=True)
@@ -138,11 +153,11 @@ def work(settings: Settings, key: str, do: Callable[[Progress], Any]) -> Job:
             job = replace(job, state=JobState.FAILED, error=str(error), updated_at=now())
         except BaseException as error:
             text = f"It stopped with {type(error).__name__}: {error}. Details are in {folder / 'log'}."
-            _write(folder, replace(job, state=JobState.FAILED, error=text, updated_at=now()))
+            _write_last(folder, replace(job, state=JobState.FAILED, error=text, updated_at=now()))
             raise
         else:
             job = replace(job, state=JobState.DONE, result=result, updated_at=now())
-        _write(folder, job)
+        _write_last(folder, job)
         return job
 
 
@@ -162,12 +177,10 @@ def status(settings: Settings, key: str) -> Job | None:
         }
     )
     if job.state is JobState.RUNNING and not _is_locked(folder):
-        # It may have ended between the two looks; or its process may not have come to take the lock yet.
+        # It may have ended between the two looks.
         if json.loads((folder / "status.json").read_text(encoding="utf-8")) != values:
             return status(settings, key)
-        starting = job.text == "starting" and (now() - job.started_at).total_seconds() < START_SECONDS
-        if not starting:
-            return replace(job, state=JobState.INTERRUPTED)
+        return replace(job, state=JobState.INTERRUPTED)
     return job
 
 
@@ -178,10 +191,28 @@ def cancel(settings: Settings, key: str) -> None:
         (folder / "cancel").touch()
 
 
-def forget(settings: Settings, key: str) -> None:
-    """Take a job that doesn't run out of the records."""
+def keys(settings: Settings, prefix: str) -> list[str]:
+    """Keys that begin so of jobs that something is known of, be it only a log."""
+    return [
+        folder.name
+        for folder in settings.jobs_folder.glob(f"{prefix}*")
+        if _KEY.fullmatch(folder.name) and folder.is_dir()
+    ]
+
+
+def is_running(settings: Settings, key: str) -> bool:
+    """Whether a process is at a job."""
     folder = _folder(settings, key)
-    if folder.is_dir() and not _is_locked(folder):
+    return folder.is_dir() and _is_locked(folder)
+
+
+def forget(settings: Settings, key: str, *, older_than: timedelta = timedelta(0)) -> None:
+    """Take a job that doesn't run, and told nothing for so long, out of the records."""
+    folder = _folder(settings, key)
+    if not folder.is_dir() or _is_locked(folder):
+        return
+    told = [file.stat().st_mtime for file in folder.iterdir() if file.name != "lock"]
+    if now().timestamp() - max(told, default=folder.stat().st_mtime) >= older_than.total_seconds():
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -200,18 +231,55 @@ def _write(folder: Path, job: Job) -> None:
     write_file(folder / "status.json", json.dumps(values).encode(), settled=False)
 
 
+def _write_if_room(folder: Path, job: Job) -> None:
+    """Nobody stops working because its progress can't be told."""
+    try:
+        _write(folder, job)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+
+
+def _keep_reserve(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / "reserve").write_bytes(bytes(RESERVE_BYTES))
+
+
+def _write_last(folder: Path, job: Job) -> None:
+    (folder / "reserve").unlink(missing_ok=True)
+    _write(folder, job)
+
+
 @contextlib.contextmanager
 def _locked(folder: Path, key: str) -> Iterator[None]:
-    with (folder / "lock").open("a") as lock:
-        for patience in (0.1, 0.2, 0.4, None):  # a page that looks whether it is locked holds it for a moment
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if patience is None:
-                    raise JobRunning(f"Job '{key}' runs already. Wait for its end, or cancel it.") from None
-                time.sleep(patience)
+    with _inherited(folder / "lock") or (folder / "lock").open("a") as lock:
+        if not _acquired(lock):
+            raise JobRunning(f"Job '{key}' runs already. Wait for its end, or cancel it.")
         yield
+
+
+def _inherited(path: Path) -> IO[str] | None:
+    """The lock that `start` has given to this process, if it has."""
+    try:
+        descriptor = int(os.environ.pop(LOCK_VARIABLE, ""))
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            return None
+    except (ValueError, OSError):
+        return None
+    os.set_inheritable(descriptor, False)  # else a process that this one starts would hold it on
+    return os.fdopen(descriptor, "a")
+
+
+def _acquired(lock: IO[str]) -> bool:
+    for patience in (0.1, 0.2, 0.4, None):  # a page that looks whether it is locked holds it for a moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if patience is not None:
+                time.sleep(patience)
+        else:
+            return True
+    return False
 
 
 def _is_locked(folder: Path) -> bool:

@@ -5,6 +5,7 @@ import shutil
 import time
 
 from storage.workspace import Workspace
+from tuning import arrivals
 
 logger = logging.getLogger(__name__)
 
@@ -14,12 +15,24 @@ LEFTOVERS = (
     "maps/study-*",
     "maps/**/.tmp-*",
     "demo-*",
+    "blobs/*/.tmp-*",
+    "thumbnails/*/.tmp-*",
+    "jobs/*/.tmp-*",
+    "exports/**/.tmp-*",
+    ".tmp-*",
 )  # below the installation's folder
 
 
 def sweep(workspace: Workspace) -> None:
-    """Delete temporary files and folders that nobody has touched for a day. Fails never: what can't go is logged."""
+    """Delete temporary files and folders that nobody has touched for a day, and what arrived and was left for a week.
+
+    Fails never: what can't go is logged.
+    """
     workspace.features.sweep()
+    try:
+        arrivals.sweep(workspace.settings)
+    except OSError:
+        logger.warning("old uploads can not be removed", exc_info=True)
     for pattern in LEFTOVERS:
         for path in workspace.settings.home.glob(pattern):
             try:

@@ -1,25 +1,18 @@
 """Real HTTP against the routes of uploads and thumbnails, and against the whole server where that is the question."""
 
 import hashlib
-import http.client
 import io
-import json
 import logging
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import uvicorn
@@ -32,53 +25,8 @@ from dashboard.server import streamlit_options
 from storage import staging
 from storage.blobs import BlobStore
 from storage.settings import Settings
-
-START_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes
-    headers: dict[str, str]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-@dataclass
-class Client:
-    """Sends what a page sends: with a ticket and no cookie."""
-
-    port: int
-    settings: Settings
-    base: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        ticket = tickets.issue(tickets.secret(self.settings.home), time.time())
-        self.headers = {"Upload-Ticket": ticket, **self.headers}
-
-    def __call__(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        named = {key.replace("_", "-"): value for key, value in headers.items()}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request(method, self.base + path, body, {**self.headers, **named})
-            response = connection.getresponse()
-            return Answer(response.status, response.read(), {k.lower(): v for k, v in response.getheaders()})
-
-    def begin(self, *files: tuple[str, int], dataset: str = "plates") -> str:
-        answer = self.announce(*files, dataset=dataset)
-        assert answer.status == 201, answer.body
-        return str(answer.json["id"])
-
-    def announce(self, *files: tuple[str, int], dataset: str = "plates") -> Answer:
-        listed = [[name, size, 1.5] for name, size in files]
-        return self("POST", "/uploads", json.dumps({"dataset": dataset, "files": listed}).encode())
-
-    def send(self, upload: str, index: int, offset: int, body: bytes, to: int | None = None) -> Answer:
-        last = index if to is None else to
-        return self("PATCH", f"/uploads/{upload}/{index}?to={last}", body, Upload_Offset=str(offset))
+from tests.dashboard.upload_client import Client, Server, head_of_patch, until
+from tuning import arrivals
 
 
 @pytest.fixture
@@ -268,8 +216,8 @@ def test_a_client_that_vanishes_leaves_what_it_sent(client: Client) -> None:
     upload = client.begin(("a.zip", 8_000_000))
     content = os.urandom(8_000_000)
     with socket.create_connection(("127.0.0.1", client.port)) as connection:
-        connection.sendall(_head(client, upload, len(content)) + content[:5_000_000])
-    _until(lambda: client("GET", f"/uploads/{upload}/0").json["offset"] == 5_000_000)
+        connection.sendall(head_of_patch(client, upload, len(content)) + content[:5_000_000])
+    until(lambda: client("GET", f"/uploads/{upload}/0").json["offset"] == 5_000_000)
     assert client.send(upload, 0, 5_000_000, content[5_000_000:]).status == 200
 
 
@@ -277,7 +225,7 @@ def test_a_client_that_falls_silent_is_let_go(client: Client, monkeypatch: pytes
     monkeypatch.setattr(uploads, "SILENT_SECONDS", 0.2)
     upload = client.begin(("a.zip", 100))
     with socket.create_connection(("127.0.0.1", client.port)) as connection:
-        connection.sendall(_head(client, upload, 100) + b"x" * 40)
+        connection.sendall(head_of_patch(client, upload, 100) + b"x" * 40)
         assert b" 408 " in connection.recv(1000).partition(b"\r\n")[0]
     assert client("GET", f"/uploads/{upload}/0").json == {"index": 0, "offset": 40}
 
@@ -365,7 +313,7 @@ def test_what_can_not_be_uploaded_is_refused(
 
 def test_upload_that_nothing_was_added_to_is_deleted_by_the_next(client: Client, settings: Settings) -> None:
     old = client.begin(("a.png", 3))
-    long_ago = time.time() - uploads.KEPT.total_seconds() - 1
+    long_ago = time.time() - 24 * 3600 * arrivals.KEPT_DAYS - 1
     os.utime(settings.staging_folder / old / "upload.json", (long_ago, long_ago))
     new = client.begin(("b.png", 3))
     assert [path.name for path in settings.staging_folder.iterdir()] == [new]
@@ -458,55 +406,10 @@ def test_upload_goes_on_after_the_server_was_killed_again_and_again(
     assert hashlib.sha256(file.path.read_bytes()).digest() == hashlib.sha256(content).digest()
 
 
-class Server:
-    """The dashboard's real process, started anew with every `with`."""
-
-    def __init__(self, settings: Settings, port: int, *flags: str) -> None:
-        self._settings, self._port, self._flags = settings, port, flags
-
-    def __enter__(self) -> "Server":
-        flags = [
-            f"--server.port={self._port}",
-            "--server.address=127.0.0.1",
-            "--server.headless=true",
-            "--server.fileWatcherType=none",
-            "--browser.gatherUsageStats=false",
-        ]
-        environment = {
-            **os.environ,
-            "SIMPLENET_HOME": str(self._settings.home),
-            "SIMPLENET_UPLOAD_MAX_GB": "0.05",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dashboard.server", *flags, *self._flags],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        _until(self._answers, START_SECONDS)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def _answers(self) -> bool:
-        assert self.process.poll() is None
-        try:
-            socket.create_connection(("127.0.0.1", self._port)).close()
-        except ConnectionRefusedError:
-            return False
-        return True
-
-
-def _head(client: Client, upload: str, length: int) -> bytes:
-    headers = {"Host": "127.0.0.1", "Content-Length": length, "Upload-Offset": 0, **client.headers}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"PATCH /uploads/{upload}/0 HTTP/1.1\r\n{lines}\r\n".encode()
-
-
 def _send_in_part(client: Client, upload: str, offset: int, body: bytes, sent: int) -> None:
-    head = _head(client, upload, len(body)).replace(b"Upload-Offset: 0", f"Upload-Offset: {offset}".encode())
+    head = head_of_patch(client, upload, len(body)).replace(
+        b"Upload-Offset: 0", f"Upload-Offset: {offset}".encode()
+    )
     with socket.create_connection(("127.0.0.1", client.port)) as connection:
         connection.sendall(head + body[:sent])
         time.sleep(0.05)  # some of it is written when the server dies, some is not
@@ -516,10 +419,3 @@ def _store_picture(settings: Settings) -> str:
     out = io.BytesIO()
     Image.new("RGB", (600, 300), (200, 30, 30)).save(out, "PNG")
     return BlobStore(settings.blobs_folder).put(out.getvalue())
-
-
-def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
