@@ -7,17 +7,14 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import uvicorn
 from PIL import Image
-from starlette.applications import Starlette
 from streamlit import config
 
 from dashboard import thumbnails, tickets, uploads
@@ -25,7 +22,7 @@ from dashboard.server import streamlit_options
 from storage import staging
 from storage.blobs import BlobStore
 from storage.settings import Settings
-from tests.dashboard.upload_client import Client, Server, head_of_patch, until
+from tests.dashboard.upload_client import Client, Server, head_of_patch, serving, until
 from tuning import arrivals
 
 
@@ -39,17 +36,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Client]:
-    """Our routes alone behind a real web server in a thread."""
-    app = Starlette(routes=[*uploads.routes(settings), *thumbnails.routes(settings)])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield Client(listening.getsockname()[1], settings)
-        server.should_exit = True
-        thread.join()
+    with serving(settings) as made:
+        yield made
 
 
 def test_files_arrive_and_are_completed(client: Client, settings: Settings) -> None:
@@ -419,3 +407,66 @@ def _store_picture(settings: Settings) -> str:
     out = io.BytesIO()
     Image.new("RGB", (600, 300), (200, 30, 30)).save(out, "PNG")
     return BlobStore(settings.blobs_folder).put(out.getvalue())
+
+
+def test_disk_that_becomes_full_within_a_body_is_told_and_the_upload_goes_on(
+    small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = small_disk(8) / "home"
+    settings = Settings(home=home, upload_max_gb=0.05)
+    home.mkdir()
+    without_reserve = staging.Limits(max_bytes=5e7, reserve_bytes=0)
+    monkeypatch.setattr(uploads, "limits", lambda _: without_reserve)  # the disk is smaller than the reserve
+    content = os.urandom(6_000_000)
+    with serving(settings) as client:
+        upload = client.begin(("a.zip", len(content)))
+        with socket.create_connection(("127.0.0.1", client.port)) as connection:
+            connection.sendall(head_of_patch(client, upload, len(content)) + content[:2_500_000])
+            until(lambda: client("GET", f"/uploads/{upload}/0").json["offset"] >= 2_000_000)
+            # Somebody else takes the room that was there when the body was announced.
+            (home / "filler").write_bytes(bytes(3_000_000))
+            connection.sendall(content[2_500_000:])
+            told = _read_answer(connection)
+        assert told.startswith(b"HTTP/1.1 507 ")
+        for part in (
+            str(settings.staging_folder),
+            "The upload needs 6.0 MB in all",
+            "0.0 MB free",
+            "free some space",
+        ):
+            assert part.encode() in told
+        offset = client("GET", f"/uploads/{upload}/0").json["offset"]
+        assert 2_000_000 <= offset < len(content)
+        again = client.send(upload, 0, offset, content[offset:])
+        assert (again.status, str(settings.staging_folder) in again.json["error"]) == (507, True)
+        (home / "filler").unlink()
+        offset = client("GET", f"/uploads/{upload}/0").json["offset"]
+        assert client.send(upload, 0, offset, content[offset:]).json == {"index": 1, "offset": 0}
+        assert client("POST", f"/uploads/{upload}/complete").status == 200
+    (file,) = staging.find(settings.staging_folder, upload).source_files()
+    assert file.path.read_bytes() == content
+
+
+def test_upload_to_a_disk_below_its_reserve_is_refused_before_it_begins(
+    small_disk: Callable[[int], Path],
+) -> None:
+    settings = Settings(home=small_disk(8) / "home")
+    settings.staging_folder.mkdir(parents=True)
+    with serving(settings) as client:
+        answer = client.announce(("a.zip", 6_000_000))
+    assert answer.status == 507
+    for part in (
+        "The upload needs 6.0 MB",
+        str(settings.staging_folder),
+        "1.0 GB of which stay in reserve",
+        "Free",
+    ):
+        assert part in answer.json["error"]
+    assert list(settings.staging_folder.iterdir()) == []
+
+
+def _read_answer(connection: socket.socket) -> bytes:
+    told = b""
+    while b'"}' not in told and (part := connection.recv(10_000)):
+        told += part
+    return told

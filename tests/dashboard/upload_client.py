@@ -7,13 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from dashboard import tickets
+import uvicorn
+from starlette.applications import Starlette
+
+from dashboard import thumbnails, tickets, uploads
 from storage.settings import Settings
 
 START_SECONDS = 120
@@ -62,6 +66,21 @@ class Client:
     def send(self, upload: str, index: int, offset: int, body: bytes, to: int | None = None) -> Answer:
         last = index if to is None else to
         return self("PATCH", f"/uploads/{upload}/{index}?to={last}", body, Upload_Offset=str(offset))
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Client]:
+    """Our routes alone behind a real web server in a thread."""
+    app = Starlette(routes=[*uploads.routes(settings), *thumbnails.routes(settings)])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield Client(listening.getsockname()[1], settings)
+        server.should_exit = True
+        thread.join()
 
 
 class Server:

@@ -269,6 +269,43 @@ def test_sweep_deletes_what_nothing_was_added_to_and_what_the_dead_left(begin: B
     assert [path.name for path in tmp_path.iterdir()] == [growing.id]
 
 
+def test_sweep_deletes_half_deleted_uploads_and_keeps_what_is_worked_on(begin: Begin, tmp_path: Path) -> None:
+    half, empty, busy, decided = (begin(("a.zip", 4)) for _ in range(4))
+    (half.folder / "upload.json").unlink()  # as a process leaves it that dies while it deletes
+    shutil.rmtree(empty.folder)
+    empty.folder.mkdir()
+    staging.append(half, Position(0, 0), 0, b"ab")
+    (tmp_path / "note.txt").write_text("nobody's")
+    _age(tmp_path)
+    (decided.folder / "plan.json").write_text("{}")
+    sweep = partial(staging.sweep, tmp_path, datetime.now(UTC), keep={busy.id})
+    assert sweep(timedelta(days=9)) == []
+    assert set(sweep(timedelta(days=7))) == {half.id, empty.id}
+    assert {path.name for path in tmp_path.iterdir()} == {busy.id, decided.id, "note.txt"}
+
+
+def test_removed_folder_is_gone_at_once_and_swept_if_its_remover_dies(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = begin(("a.zip", 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # dies before it
+        assert staging.remove(upload.folder)
+        assert not staging.remove(upload.folder)
+    assert staging.list_uploads(tmp_path) == []
+    assert len(list(tmp_path.iterdir())) == 1
+    _age(tmp_path)
+    staging.sweep(tmp_path, datetime.now(UTC), timedelta(days=7))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _age(folder: Path) -> None:
+    """Let all below seem eight days old."""
+    long_ago = (datetime.now(UTC) - timedelta(days=8)).timestamp()
+    for path in folder.rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+
+
 def test_list_of_20000_files_is_read_once(tmp_path: Path) -> None:
     files = [(f"folder/{number:05d}.png", 1000) for number in range(20_000)]
     limits = Limits(max_bytes=1e9, reserve_bytes=0)

@@ -17,6 +17,7 @@ from tuning import arrivals, jobs
 from tuning.arrivals import Intake, Plan
 from tuning.errors import NotAllowed
 from tuning.jobs import Job, JobState
+from tuning.sweep import sweep
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120
@@ -155,6 +156,34 @@ def test_folder_of_the_server_must_be_allowed(tmp_path: Path, make_folder) -> No
     assert (allowed / "parts" / "000.png").exists()
     closed.close()
     opened.close()
+
+
+def test_sweep_lets_go_of_what_nobody_touched_and_keeps_what_a_job_is_at(tmp_path: Path, make_folder) -> None:
+    workspace = open_workspace(Settings(home=tmp_path / "home", picture_roots=(tmp_path,)))
+    settings = workspace.settings
+    folder = make_folder(train=12, flat=True)
+    old, young, busy = (arrivals.from_folder(workspace, str(folder), "", who="ann") for _ in range(3))
+    look(workspace, old)
+    blobs = [settings.blobs_folder / "ab" / name for name in (".tmp-1-old", ".tmp-1-young")]
+    blobs[0].parent.mkdir()
+    status = settings.jobs_folder / arrivals.look_key(old) / ".tmp-1-old"
+    for file in (*blobs, status, settings.home / ".tmp-1-old"):
+        file.write_bytes(b"half")
+    for path in settings.home.rglob("*"):
+        if path.name != ".tmp-1-young" and young not in str(path):
+            os.utime(path, (0, 0))
+
+    def sweep_meanwhile(progress: jobs.Progress) -> None:
+        sweep(workspace)
+
+    jobs.work(settings, arrivals.take_key(busy), sweep_meanwhile)
+    assert {path.name for path in settings.staging_folder.iterdir()} == {young, busy}
+    assert jobs.keys(settings, "look-") == []
+    assert list(settings.home.rglob(".tmp-*")) == [blobs[1]]
+    assert (folder / "000.png").exists()
+    sweep(workspace)
+    assert {path.name for path in settings.staging_folder.iterdir()} == {young}
+    workspace.close()
 
 
 def test_what_is_no_arrival_is_not_found(workspace) -> None:

@@ -11,6 +11,7 @@ import signal
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -119,7 +120,8 @@ def _killed(case: Case, home: Path, step: str, wait: Callable[[Workspace], None]
     pid = _pid(settings, job.key)
     wait(workspace)
     if pid is not None:
-        os.killpg(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it was quicker this time
+            os.killpg(pid, signal.SIGKILL)
     _until(lambda: not jobs.is_running(settings, job.key))
     ended = jobs.status(settings, job.key)
     assert ended is not None

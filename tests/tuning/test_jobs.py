@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,46 @@ def test_killed_job_is_interrupted_and_can_be_started_again(settings: Settings) 
     jobs.start(settings, "count", MODULE, ["count", "1", "0"])
     ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
     assert ended.result == {"counted": 1}
+
+
+def test_job_killed_before_it_begins_is_interrupted_at_once(settings: Settings) -> None:
+    started = jobs.start(settings, "count", MODULE, ["count", "1", "0"])
+    assert started.text == "starting"
+    os.kill(_pid(settings), signal.SIGKILL)
+    interrupted = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert interrupted.state is JobState.INTERRUPTED
+    assert not jobs.is_running(settings, "count")
+    jobs.start(settings, "count", MODULE, ["count", "1", "0"])
+    ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert ended.state is JobState.DONE
+
+
+def test_process_that_can_not_even_begin_is_interrupted(settings: Settings) -> None:
+    jobs.start(settings, "count", "tests.tuning.scripts.no_such_module", [])
+    ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
+    assert ended.state is JobState.INTERRUPTED
+
+
+def test_job_is_over_though_one_that_it_started_goes_on(settings: Settings) -> None:
+    def start_another(progress: Progress) -> None:
+        jobs.start(settings, "other", MODULE, ["other", "100", "0.2"])
+
+    jobs.work(settings, "count", start_another)
+    assert jobs.is_running(settings, "other")
+    assert not jobs.is_running(settings, "count")
+    jobs.cancel(settings, "other")
+    wait(settings, "other", lambda job: job.state is JobState.CANCELLED)
+
+
+def test_only_jobs_that_have_told_nothing_for_long_are_forgotten(settings: Settings) -> None:
+    for key in ("look-a", "look-b", "take-a"):
+        jobs.work(settings, key, lambda progress: None)
+    assert sorted(jobs.keys(settings, "look-")) == ["look-a", "look-b"]
+    for file in (settings.jobs_folder / "look-a").iterdir():
+        os.utime(file, (0, 0))
+    for key in ("look-a", "look-b"):
+        jobs.forget(settings, key, older_than=timedelta(days=7))
+    assert jobs.keys(settings, "look-") == ["look-b"]
 
 
 def test_error_that_people_can_act_on_is_told_as_it_is(settings: Settings) -> None:
