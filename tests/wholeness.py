@@ -34,7 +34,8 @@ def check_whole(settings: Settings) -> list[tuple[str, int, int]]:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
         found = {what: connection.execute(query).fetchall() for what, query in ORPHANS.items()}
-        assert {what: rows for what, rows in found.items() if rows} == {}
+        orphans = {what: rows for what, rows in found.items() if rows}
+        assert orphans == {}, orphans
         versions = connection.execute(
             "SELECT d.name, v.number, v.counts, (SELECT count(*) FROM images i WHERE i.version_id = v.id) "
             "FROM dataset_versions v JOIN datasets d ON d.id = v.dataset_id ORDER BY v.id"
