@@ -4,29 +4,31 @@
 """
 
 import logging
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from engine.errors import EngineError
+from engine.geometry import in_view
 from engine.images import decode, decode_mask
 from engine.inspection import SIGNATURE_SIDE, measure, near_duplicates, outliers
 from storage import checkups, datasets
 from storage.errors import BlobMissing
 from storage.ingests import dataset_remarks, get_ingest
 from storage.measures import Measured, put_measures, version_measures
-from storage.records import DatasetVersion, Edit, ImageRecord, Label, Role, now
+from storage.records import DatasetVersion, ImageRecord, Label, Role, now
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
+from tuning.findings import SHOWN, Finding, FindingPicture, about, found
 from tuning.jobs import Job, Progress
 
 MODULE = "tuning.doctor"
-SHOWN = 200  # pictures kept of one finding; its count is the true one
 FAR_OUT = 6.0  # robust standard deviations; of 10,000 normal values none lies there by chance
 CALIBRATION_FOR = ((19, "5 %"), (99, "1 %"))  # pictures that guarantee a false-reject rate
 FEW_OF_A_TYPE = 4  # fewer pictures of a defect type judge nothing by themselves
@@ -35,38 +37,14 @@ STUDY_SIDE = 256  # pixels of the canvas that a study takes by default
 SMALLEST_DEFECT = 4  # pixels on that canvas
 STRETCH = 1.5  # of one side against the other, from which on squashing distorts
 
-Severity = Literal["serious", "look", "note"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindingPicture:
-    """A picture that a finding is about."""
-
-    pixel_digest: str
-    note: str = ""
-    other: str | None = None  # pixel digest of the picture that it is like
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing to know, in the words of a doctor's letter."""
-
-    kind: str
-    severity: Severity
-    title: str
-    why: str
-    remedy: str
-    count: int
-    pictures: tuple[FindingPicture, ...] = ()  # at most SHOWN
-    names: tuple[str, ...] = ()  # of files that are in no version
-    fix: Literal["remove", "unmask"] | None = None  # what one click does to a picture
-
 
 def examine(
-    workspace: Workspace, version: DatasetVersion, *, progress: Progress | None = None
+    workspace: Workspace, version: DatasetVersion, *, quick: bool = False, progress: Progress | None = None
 ) -> tuple[Finding, ...]:
-    """Examine a version and keep what was found.
+    """Examine a version and keep what was found; what was found without comparing pictures already before that.
 
+    Args:
+        quick: leave out what compares each picture with the normal ones, which takes a minute for 2,000.
     Raises:
         VersionNotFound: there is no such version.
     """
@@ -91,40 +69,21 @@ def examine(
         *_balance(images),
         *_shape(images),
     ]
+    kept = _keep(workspace, version, findings)
+    if quick:
+        return kept
+    from tuning.doubts import doubts  # only here: a page that shows findings need not wait for torch
+
+    return _keep(workspace, version, [*doubts(workspace, here, progress), *findings])
+
+
+def _keep(workspace: Workspace, version: DatasetVersion, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     order = {"serious": 0, "look": 1, "note": 2}
-    findings.sort(key=lambda finding: order[finding.severity])
+    ordered = tuple(sorted(findings, key=lambda finding: order[finding.severity]))
     with workspace.session() as session:
-        plain = {"findings": [asdict(finding) for finding in findings]}
+        plain = {"findings": [asdict(finding) for finding in ordered]}
         checkups.put_checkup(session, version.id, plain, now=now())
-    return tuple(findings)
-
-
-def read_findings(checkup: checkups.Checkup) -> tuple[Finding, ...]:
-    """What `examine` found, as it was kept."""
-    return tuple(
-        Finding(
-            **{
-                **values,
-                "pictures": tuple(FindingPicture(**one) for one in values["pictures"]),
-                "names": tuple(values["names"]),
-            }
-        )
-        for values in checkup.findings["findings"]
-    )
-
-
-def correction(finding: Finding, picture: FindingPicture) -> Edit | None:
-    """What one click does to a picture of a finding; None where a person must decide."""
-    if finding.fix == "remove":
-        return Edit(pixel_digest=picture.pixel_digest, remove=True)
-    if finding.fix == "unmask":
-        return Edit(pixel_digest=picture.pixel_digest, mask_digest="")
-    return None
-
-
-def subject(picture: FindingPicture) -> str:
-    """What an acceptance is about: the picture, or the pair that is alike."""
-    return picture.pixel_digest + (f"+{picture.other}" if picture.other else "")
+    return ordered
 
 
 def job_key(version_id: int) -> str:
@@ -160,7 +119,7 @@ def _completed(
 
 
 def _missing(images: Sequence[ImageRecord]) -> list[Finding]:
-    return _about(
+    return about(
         images,
         kind="missing",
         severity="serious",
@@ -173,9 +132,9 @@ def _missing(images: Sequence[ImageRecord]) -> list[Finding]:
 def _left_out(skipped: Sequence[tuple[str, str]]) -> list[Finding]:
     copies = [name for name, reason in skipped if reason.startswith("the same pixels as")]
     others = [f"{name}: {reason}" for name, reason in skipped if not reason.startswith("the same pixels as")]
-    found = []
+    findings = []
     if others:
-        found.append(
+        findings.append(
             Finding(
                 kind="left-out",
                 severity="look",
@@ -187,7 +146,7 @@ def _left_out(skipped: Sequence[tuple[str, str]]) -> list[Finding]:
             )
         )
     if copies:
-        found.append(
+        findings.append(
             Finding(
                 kind="copies",
                 severity="note",
@@ -198,7 +157,7 @@ def _left_out(skipped: Sequence[tuple[str, str]]) -> list[Finding]:
                 names=tuple(copies[:SHOWN]),
             )
         )
-    return found
+    return findings
 
 
 def _copies(
@@ -225,7 +184,7 @@ def _copies(
         )
         (across if leaks else within).append(picture)
     return [
-        *_found(
+        *found(
             across,
             kind="near-copies-across",
             severity="serious",
@@ -234,7 +193,7 @@ def _copies(
             remedy="Take one of each pair out, or accept that they are two parts.",
             fix="remove",
         ),
-        *_found(
+        *found(
             within,
             kind="near-copies",
             severity="look",
@@ -271,7 +230,7 @@ def _light(images: Sequence[ImageRecord], measures: Mapping[str, Measured]) -> l
         if (share := _clipped(measures[image.pixel_digest])) > 0.5
     ]
     return [
-        *_found(
+        *found(
             dark,
             kind="exposure",
             severity="look",
@@ -280,7 +239,7 @@ def _light(images: Sequence[ImageRecord], measures: Mapping[str, Measured]) -> l
             remedy="Take them out if the light was wrong; accept them if it happens in production.",
             fix="remove",
         ),
-        *_found(
+        *found(
             blurred,
             kind="blur",
             severity="look",
@@ -289,7 +248,7 @@ def _light(images: Sequence[ImageRecord], measures: Mapping[str, Measured]) -> l
             remedy="Take them out if the camera was out of focus; accept them if it happens in production.",
             fix="remove",
         ),
-        *_found(
+        *found(
             clipped,
             kind="clipped",
             severity="look",
@@ -311,7 +270,7 @@ def _sizes(images: Sequence[ImageRecord]) -> list[Finding]:
     if often < 0.9 * len(images):  # sizes vary anyway
         return []
     odd = [image for image in images if (image.height, image.width) != (height, width)]
-    return _about(
+    return about(
         odd,
         kind="size",
         severity="look",
@@ -327,7 +286,7 @@ def _masks(
 ) -> list[Finding]:
     anomalous = [image for image in images if image.label is Label.ANOMALOUS]
     masked = [image for image in anomalous if image.mask_digest is not None]
-    large, small = [], []
+    large, small, cropped = [], [], []
     for done, image in enumerate(masked):
         if progress is not None:
             progress(done, len(masked), f"looking at the mask of {image.name}")
@@ -347,9 +306,13 @@ def _masks(
         if extent < SMALLEST_DEFECT:
             note = f"{extent:.1f} px on a canvas of {STUDY_SIDE} px"
             small.append(FindingPicture(pixel_digest=image.pixel_digest, note=note))
+        lost = 1 - in_view(mask, (STUDY_SIDE, STUDY_SIDE), "crop").sum() / mask.sum()
+        if lost > 0.5:
+            note = f"{lost:.0%} of the defect lies in the margin"
+            cropped.append(FindingPicture(pixel_digest=image.pixel_digest, note=note))
     nothing = [image for image in anomalous if image.pixel_digest in empty and image.mask_digest is None]
     return [
-        *_about(
+        *about(
             nothing,
             kind="empty-mask",
             severity="look",
@@ -357,7 +320,7 @@ def _masks(
             why="They count as anomalous, but pixel figures do without them.",
             remedy="Give each a mask, make it normal if there is no defect, or accept it.",
         ),
-        *_found(
+        *found(
             large,
             kind="large-mask",
             severity="serious",
@@ -366,7 +329,7 @@ def _masks(
             remedy="Replace the mask or take it away; accept it if the defect really is that large.",
             fix="unmask",
         ),
-        *_found(
+        *found(
             small,
             kind="small-defect",
             severity="look",
@@ -374,15 +337,23 @@ def _masks(
             why=f"Studies lay pictures on {STUDY_SIDE} × {STUDY_SIDE} px unless told otherwise.",
             remedy="Choose a larger height and width for the study.",
         ),
+        *found(
+            cropped,
+            kind="cropped-defect",
+            severity="note",
+            title="defects that a crop would cut away",
+            why="The paper's crop keeps the middle of a picture; these defects lie mostly in the margin.",
+            remedy="Keep squash, which studies take unless told otherwise, or choose letterbox; both keep all.",
+        ),
     ]
 
 
 def _too_few(version: DatasetVersion) -> list[Finding]:
-    found = []
+    findings = []
     calibration = version.count(role=Role.CALIBRATION)
     for needed, rate in CALIBRATION_FOR:
         if calibration < needed:
-            found.append(
+            findings.append(
                 Finding(
                     kind=f"calibration-{needed}",
                     severity="look" if needed == CALIBRATION_FOR[0][0] else "note",
@@ -396,7 +367,7 @@ def _too_few(version: DatasetVersion) -> list[Finding]:
     for role in (Role.VALIDATION, Role.TEST):
         normal = version.count(role=role, label=Label.NORMAL)
         if normal < FEW_HELD_OUT:
-            found.append(
+            findings.append(
                 Finding(
                     kind=f"few-{role}",
                     severity="look",
@@ -406,7 +377,7 @@ def _too_few(version: DatasetVersion) -> list[Finding]:
                     count=normal,
                 )
             )
-    return found
+    return findings
 
 
 def _balance(images: Sequence[ImageRecord]) -> list[Finding]:
@@ -439,7 +410,7 @@ def _shape(images: Sequence[ImageRecord]) -> list[Finding]:
     cut = float(
         np.mean([1 - min(image.height, image.width) / max(image.height, image.width) for image in stretched])
     )
-    return _about(
+    return about(
         stretched,
         kind="shape",
         severity="note",
@@ -449,18 +420,11 @@ def _shape(images: Sequence[ImageRecord]) -> list[Finding]:
     )
 
 
-def _about(images: Sequence[ImageRecord], **words: Any) -> list[Finding]:
-    return _found([FindingPicture(pixel_digest=image.pixel_digest) for image in images], **words)
-
-
-def _found(pictures: Sequence[FindingPicture], **words: Any) -> list[Finding]:
-    return [Finding(count=len(pictures), pictures=tuple(pictures[:SHOWN]), **words)] if pictures else []
-
-
 def main(arguments: Sequence[str]) -> None:
     """Examine a version in this process."""
     (version_id,) = map(int, arguments)
     logging.basicConfig(level=logging.INFO)
+    os.nice(10)  # studies come first
     settings = Settings()
 
     def do(progress: Progress) -> Any:

@@ -20,6 +20,7 @@ class Tile:
     detail: str = ""  # below the picture, right
     decision: str | None = None  # accept or reject: coloured and with its shape
     wrong: str | None = None  # "false reject" or "escape": marked on the picture
+    beside: str | None = None  # address of a second picture, to compare with
 
 
 def gallery(

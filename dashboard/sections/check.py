@@ -14,13 +14,19 @@ from storage import checkups
 from storage.records import DatasetVersion, ImageRecord, now
 from tuning import doctor, jobs
 from tuning.corrections import put as put_corrections
-from tuning.doctor import Finding, FindingPicture
+from tuning.findings import Finding, FindingPicture, Fix, correction, read_findings, subject
 from tuning.jobs import JobState
 
 LIVE_SECONDS = 0.7
 TILES = 24  # shown of a finding
 ICONS = {"serious": ":material/error:", "look": ":material/visibility:", "note": ":material/info:"}
 WORDS = {"serious": "serious", "look": "have a look", "note": "good to know"}
+FIXES: dict[Fix, str] = {
+    "remove": "Take them out",
+    "unmask": "Take their masks away",
+    "normal": "Label them normal",
+    "anomalous": "Label them anomalous",
+}
 
 
 def show(name: str, version: DatasetVersion) -> None:
@@ -37,7 +43,8 @@ def show(name: str, version: DatasetVersion) -> None:
         accepted = checkups.accepted_findings(session, name)
     if checkup is None:
         choosing.none_yet(
-            "Not examined yet", "The doctor looks for copies, odd light, blur, masks and too few pictures."
+            "Not examined yet",
+            "The doctor looks for copies, doubtful labels and masks, odd light, blur, and too few pictures.",
         )
     if st.button(
         "Check now" if checkup is None else "Check again",
@@ -49,7 +56,7 @@ def show(name: str, version: DatasetVersion) -> None:
     if checkup is None:
         return
     st.caption(f"Examined {moment(checkup.created_at)}.")
-    findings = doctor.read_findings(checkup)
+    findings = read_findings(checkup)
     images = {image.pixel_digest: image for image in cached.images(version.id)}
     for finding in findings:
         _finding(name, finding, images, accepted)
@@ -59,8 +66,8 @@ def show(name: str, version: DatasetVersion) -> None:
     known = [one for one in accepted if one[0] in ours]
     if known and st.button(f"Show {plural(len(known), 'accepted finding')} again", icon=":material/undo:"):
         with workspace().session() as session:
-            for kind, subject in known:
-                checkups.reopen_finding(session, name, kind, subject)
+            for kind, about in known:
+                checkups.reopen_finding(session, name, kind, about)
         st.rerun()
 
 
@@ -87,7 +94,7 @@ def _finding(
     open_ones = [
         picture
         for picture in finding.pictures
-        if (finding.kind, doctor.subject(picture)) not in accepted and picture.pixel_digest in images
+        if (finding.kind, subject(picture)) not in accepted and picture.pixel_digest in images
     ]
     if finding.pictures and not open_ones:
         return
@@ -114,8 +121,11 @@ def _pictures(
     gallery(
         [
             Tile(
-                id=doctor.subject(picture),
+                id=subject(picture),
                 source=cached.thumbnail_url(images[picture.pixel_digest].digest),
+                beside=cached.thumbnail_url(images[picture.other].digest)
+                if picture.other in images
+                else None,
                 title=f"{images[picture.pixel_digest].name} {picture.note}",
                 caption=picture.note or images[picture.pixel_digest].name,
                 detail=images[picture.pixel_digest].role.value,
@@ -126,29 +136,28 @@ def _pictures(
         on_pick=lambda _: None,
         chosen=sorted(chosen),
         on_choose=lambda ids: (chosen.clear(), chosen.update(ids))[0],
-        tile_width=118,
+        tile_width=240 if any(picture.other in images for picture in shown) else 118,
     )
     if len(pictures) > TILES:
         st.caption(f"and {len(pictures) - TILES:,} more")
-    picked = [picture for picture in pictures if doctor.subject(picture) in chosen] or pictures
+    picked = [picture for picture in pictures if subject(picture) in chosen] or pictures
     which = "chosen" if len(picked) < len(pictures) else "all"
     with st.container(horizontal=True):
-        fixes = {"remove": "Take them out", "unmask": "Take their masks away"}
         if finding.fix is not None and st.button(
-            f"{fixes[finding.fix]} ({which})", key=f"fix {finding.kind}"
+            f"{FIXES[finding.fix]} ({which})", key=f"fix {finding.kind}"
         ):
-            wanted = [edit for picture in picked if (edit := doctor.correction(finding, picture)) is not None]
+            wanted = [edit for picture in picked if (edit := correction(finding, picture)) is not None]
             put_corrections(workspace(), name, wanted, who=WHO)
             chosen.clear()
             st.rerun()
         if st.button(f"Accept ({which})", key=f"accept {finding.kind}", icon=":material/check:"):
-            subjects = [doctor.subject(picture) for picture in picked]
+            subjects = [subject(picture) for picture in picked]
             chosen.clear()
             _accept(name, finding.kind, subjects)
 
 
 def _accept(name: str, kind: str, subjects: list[str]) -> None:
     with workspace().session() as session:
-        for subject in subjects:
-            checkups.accept_finding(session, name, kind, subject, who=WHO, now=now())
+        for about in subjects:
+            checkups.accept_finding(session, name, kind, about, who=WHO, now=now())
     st.rerun()

@@ -18,10 +18,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
     element.setAttribute("aria-label", [tile.title, tile.decision, tile.wrong].filter(Boolean).join(", "));
     const frame = document.createElement("span");
     frame.className = "frame";
-    const image = document.createElement("img");
-    image.src = tile.source;
-    image.alt = "";
-    frame.append(image);
+    for (const source of [tile.source, tile.beside].filter(Boolean)) {
+      const image = document.createElement("img");
+      image.src = source;
+      image.alt = "";
+      frame.append(image);
+    }
     if (tile.wrong) frame.append(text("wrong", tile.wrong));
     element.append(frame);
     const below = document.createElement("span");

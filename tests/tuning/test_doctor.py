@@ -4,19 +4,18 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image, ImageFilter
 
 from storage import checkups, datasets
 from storage.workspace import Workspace
-from tuning import doctor
-from tuning.doctor import Finding, examine, read_findings
+from tuning.doctor import examine
+from tuning.findings import Finding, correction, read_findings
 from tuning.ingest import ingest_folder
 
 
 def examined(workspace: Workspace, folder: Path) -> dict[str, Finding]:
     version = ingest_folder(workspace, folder, "parts").version
-    return {finding.kind: finding for finding in examine(workspace, version)}
+    return {finding.kind: finding for finding in examine(workspace, version, quick=True)}
 
 
 def opened(file: Path) -> Image.Image:
@@ -46,7 +45,7 @@ def test_copy_saved_anew_is_found_across_roles(workspace, make_folder) -> None:
     finding = examined(workspace, folder)["near-copies-across"]
     assert (finding.count, finding.severity) == (1, "serious")
     assert names(workspace, finding) == ["test/good/copy.jpg"]
-    edit = doctor.correction(finding, finding.pictures[0])
+    edit = correction(finding, finding.pictures[0])
     assert edit is not None
     assert edit.remove
 
@@ -74,7 +73,7 @@ def test_masks_that_mark_nothing_or_nearly_all(workspace, make_folder) -> None:
     found = examined(workspace, folder)
     assert names(workspace, found["empty-mask"]) == ["test/dent/000.png"]
     assert names(workspace, found["large-mask"]) == ["test/dent/001.png"]
-    edit = doctor.correction(found["large-mask"], found["large-mask"].pictures[0])
+    edit = correction(found["large-mask"], found["large-mask"].pictures[0])
     assert edit is not None
     assert edit.mask_digest == ""
 
@@ -107,10 +106,10 @@ def test_findings_are_kept_and_read_back(workspace, make_folder) -> None:
     assert read_findings(kept) == found
 
 
-def test_magnetic_tiles_hear_few_findings(workspace) -> None:
-    tiles = Path(__file__).resolve().parents[3] / "shared" / "data" / "magnetic_tile"
-    if not tiles.is_dir():
-        pytest.skip("the magnetic tiles are not on this machine")
-    found = examined(workspace, tiles)
-    assert set(found) <= {"near-copies", "calibration-99", "shape", "small-defect", "blur", "exposure"}
-    assert found["near-copies"].count <= 2
+def test_defects_in_the_margin_are_told_apart_from_those_that_a_crop_keeps(workspace, make_folder) -> None:
+    folder = make_folder(train=40, test_normal=24, defects={"dent": 8}, size=128)
+    for number in range(8):
+        mask = np.zeros((128, 128), np.uint8)
+        mask[(2 if number == 5 else 60) :][:5, 50:60] = 255
+        Image.fromarray(mask).save(folder / f"ground_truth/dent/{number:03d}_mask.png")
+    assert names(workspace, examined(workspace, folder)["cropped-defect"]) == ["test/dent/005.png"]
