@@ -41,7 +41,7 @@ from storage.workspace import Workspace, open_workspace
 
 NAME = "many"  # of the dataset
 SIDE = 64  # of a picture, pixels
-LEAST = 200  # pictures; fewer fill no second page of anomalous ones
+LEAST = 1000  # pictures; fewer hold no near copies
 DEFECTS = ("chip", "crack", "dent", "scratch", "stain")
 ANOMALOUS_SHARE, TEST_SHARE = 0.1, 0.1  # of all pictures; the test's are normal
 RELABELLED, REMOVED, WAITING = 50, 20, 30  # pictures
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "pages.json", metavar="FILE")
     options = parser.parse_args(arguments)
     if options.pictures < LEAST:
-        parser.error(f"--pictures is {options.pictures}; it takes {LEAST} or more to fill the pages")
+        parser.error(f"--pictures is {options.pictures}; it takes {LEAST} or more to fill all filters")
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; it must be 1 or more")
     if options.chromium is None:
@@ -308,6 +308,7 @@ def _datasets(page: Page) -> None:
 
 
 STEPS = (
+    Step(name="an empty browser opens System", act=_to("/system"), seen=_text("Anomaly maps")),
     Step(name="Home, by its address", act=_to("/"), seen=_shown(".sn-strip img")),
     Step(name="Datasets, clicked", act=_link("Datasets"), seen=_shown(".tile")),
     Step(name="next page of pictures", act=_changing(_button("Next page")), seen=_changed),
@@ -330,7 +331,7 @@ STEPS = (
         act=lambda page: page.locator(".tile").nth(5).click(),
         seen=_text("Correct it"),
     ),
-    Step(name="section Check", before=_datasets, act=_radio("Check"), seen=_text("Examined")),
+    Step(name="section Check", before=_datasets, act=_changing(_radio("Check")), seen=_changed),
     Step(
         name="section Versions", before=_datasets, act=_radio("Versions"), seen=_text("pictures relabelled")
     ),
