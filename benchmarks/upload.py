@@ -9,34 +9,25 @@ and disk share one machine, and nothing lies between them: over a network the ne
 """
 
 import argparse
-import os
 import random
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 from playwright.sync_api import sync_playwright
 
 from benchmarks.measuring import RESULTS, machine, write_json
+from benchmarks.serving import FLAGS, chromium, free_port, served
+from benchmarks.watching import Watched
 from dashboard.server import command
 from storage import staging
 from storage.settings import Settings
 
-ROOT = Path(__file__).resolve().parent.parent
 MEMBER_BYTES = 5_000_000  # of a picture in the zip
-START_SECONDS = 120
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 PAGE = """
 import streamlit as st
 from dashboard.components.uploader import uploader
@@ -73,11 +64,19 @@ def measure(folder: Path, gigabytes: float) -> dict[str, Any]:
     """Upload a zip of so many gigabytes."""
     archive = folder / "pictures.zip"
     write_zip(archive, int(gigabytes * 1e9))
-    settings = Settings(home=folder / "home", dashboard_port=_free_port(), upload_max_gb=2 * gigabytes + 1)
+    settings = Settings(home=folder / "home", dashboard_port=free_port(), upload_max_gb=2 * gigabytes + 1)
     page_file = folder / "page.py"
     page_file.write_text(PAGE)
-    with _server(settings, page_file) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+    arguments = [sys.executable, "-c", STARTER, str(page_file), *command(settings)[3:]]
+    environment = {
+        "SIMPLENET_HOME": str(settings.home),
+        "SIMPLENET_UPLOAD_MAX_GB": str(settings.upload_max_gb),
+    }
+    with (
+        served(arguments, settings.dashboard_url, environment, folder) as server,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(base_url=settings.dashboard_url)
         page.goto("/")
         page.get_by_text("Drop pictures").wait_for()
@@ -110,37 +109,6 @@ def write_zip(path: Path, size: int) -> None:
             out.writestr(f"good/{number:06d}.png", noise.randbytes(min(MEMBER_BYTES, size - start)))
 
 
-class Watched:
-    """The resident memory of a process and all that it started, in mebibytes, while the context lasts."""
-
-    def __init__(self, process_id: int) -> None:
-        self._process = psutil.Process(process_id)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> "Watched":
-        self.before = self.peak = self._resident()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.05):
-            self.peak = max(self.peak, self._resident())
-
-    def _resident(self) -> float:
-        total = 0
-        for process in (self._process, *self._process.children(recursive=True)):
-            try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return total / 2**20
-
-
 def table(found: dict[str, Any]) -> str:
     """Markdown, one row."""
     cells = [
@@ -152,47 +120,6 @@ def table(found: dict[str, Any]) -> str:
     ]
     head = "| MB sent | seconds | MB/s | server before, MiB | its growth, MiB |"
     return f"{head}\n|{'---|' * len(cells)}\n| {' | '.join(cells)} |"
-
-
-@contextmanager
-def _server(settings: Settings, page_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "SIMPLENET_HOME": str(settings.home),
-        "SIMPLENET_UPLOAD_MAX_GB": str(settings.upload_max_gb),
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTER, str(page_file), *command(settings)[3:]],
-        cwd=page_file.parent,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(f"{settings.dashboard_url}/_stcore/health", process)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit("the server ended while it started")
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 (our own address)
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise SystemExit(f"{url} does not answer")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

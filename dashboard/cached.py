@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from dashboard import overview
 from dashboard.scored import ScoredPicture
 from dashboard.session import workspace
 from dashboard.thumbnails import address
@@ -11,6 +12,7 @@ from engine.images import RGB, decode
 from storage import datasets
 from storage.records import DatasetVersion, ImageRecord
 from tuning import queries
+from tuning.versions import Comparison, compare_images
 
 if TYPE_CHECKING:
     from tuning.backbones import BackboneStatus, OfferedBackbone
@@ -26,6 +28,19 @@ def images(version_id: int) -> tuple[ImageRecord, ...]:
     """All images of a dataset version, which never changes; shared by all visitors, for there may be 20,000."""
     with workspace().session() as session:
         return tuple(datasets.list_images(session, version_id))
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def strip(version_id: int) -> tuple[ImageRecord, ...]:
+    """The few pictures that stand for a version, which never changes; not all of it is read for them."""
+    with workspace().session() as session:
+        return tuple(overview.strip(datasets.first_images(session, version_id, overview.STRIP_LENGTH)))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def comparison(before_id: int, after_id: int) -> Comparison:
+    """What is different between two dataset versions, which never change."""
+    return compare_images(images(before_id), images(after_id))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -28,10 +28,22 @@ def usage(settings: Settings) -> dict[str, int]:
 def _bytes_below(folder: Path) -> int:
     """Sum of the sizes of all files; those that vanish meanwhile count nothing."""
     total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(parent) / name).lstat().st_size
-            except FileNotFoundError:
-                continue
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        total += _size(entry)
+        except FileNotFoundError:
+            continue
     return total
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0

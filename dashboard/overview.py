@@ -7,6 +7,8 @@ from storage import datasets, models, studies
 from storage.records import Dataset, ImageRecord, Label, Model, ModelState, Role, Study, StudyState
 from storage.workspace import Workspace
 
+STRIP_LENGTH = 4  # pictures that stand for a dataset
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCard:
@@ -86,7 +88,7 @@ def attention(of_cards: Sequence[DatasetCard], *, worker_alive: bool) -> list[At
     return found
 
 
-def strip(images: Sequence[ImageRecord], length: int = 4) -> list[ImageRecord]:
+def strip(images: Sequence[ImageRecord], length: int = STRIP_LENGTH) -> list[ImageRecord]:
     """A few pictures that stand for a dataset: a normal one, then a defect of each type in turn; never sealed ones."""
     open_images = [image for image in images if image.role is not Role.TEST]
     normals = [image for image in open_images if image.label is Label.NORMAL]

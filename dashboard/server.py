@@ -1,8 +1,11 @@
 """How the dashboard's process is started, theme included: `python -m dashboard.server` with Streamlit's flags."""
 
+import functools
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dashboard.theme import THEME_FILE
 from storage.settings import Settings
@@ -48,7 +51,30 @@ def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
     options = streamlit_options(flags)
     bootstrap.load_config_options(options)  # routes lie below server.baseUrlPath
     app = streamlit.App(script, routes=[*uploads.routes(settings), *thumbnails.routes(settings)])
+    send_at_once()
     app.run(config=options)
+
+
+def send_at_once() -> None:
+    """Let the server send small answers at once.
+
+    Streamlit binds its socket without naming TCP, so asyncio leaves Nagle's algorithm on: the body of every answer
+    waits 40 ms for the browser to acknowledge the headers, and a page has dozens of thumbnails. Connections inherit
+    the option from the socket that listens. A Streamlit that binds elsewhere is left as it is, only slower.
+    """
+    from streamlit.web.server.starlette import starlette_server
+
+    bind = getattr(starlette_server, "_bind_socket", None)
+    if bind is None:
+        return
+
+    @functools.wraps(bind)
+    def bind_without_delay(*args: Any, **kwargs: Any) -> socket.socket:
+        bound: socket.socket = bind(*args, **kwargs)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return bound
+
+    starlette_server._bind_socket = bind_without_delay
 
 
 def streamlit_options(flags: Sequence[str]) -> dict[str, str | int | bool]:

@@ -99,7 +99,7 @@ def read_picture(data: bytes, name: str) -> Picture:
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
     try:
-        pixels = np.array(image.convert("RGB"))
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except ValueError as error:
         raise BadImage(
             f"Image {name!r} has colours of the kind {image.mode!r}, which aren't read. Save it as RGB."

@@ -7,12 +7,13 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -43,7 +44,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 TITLE_LENGTH = 80  # of a version: what fits into a list
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_IMAGE_COLUMNS = [getattr(ImageRow, field.name) for field in fields(ImageRecord)]
+_IMAGE_FIELDS = [field.name for field in fields(ImageRecord)]
+_IMAGE_COLUMNS = [getattr(ImageRow, name) for name in _IMAGE_FIELDS]
+_VALUES_AT_ONCE = 500  # a database takes only so many values in one statement
 
 
 def check_dataset_name(name: str) -> None:
@@ -318,10 +321,46 @@ def list_images(
         query = query.where(ImageRow.role == role)
     if label is not None:
         query = query.where(ImageRow.label == label)
-    images = [ImageRecord(**row) for row in session.execute(query).mappings()]
+    images = _image_records(session.execute(query))
     if not images:
         get_version(session, version_id)  # tells a version without such images from one that doesn't exist
     return images
+
+
+def find_images(session: Session, version_id: int, pixel_digests: Iterable[str]) -> dict[str, ImageRecord]:
+    """Those images of a version that have these pixels, by pixel digest; what the version lacks is left out."""
+    wanted = list(pixel_digests)
+    found: dict[str, ImageRecord] = {}
+    for start in range(0, len(wanted), _VALUES_AT_ONCE):
+        query = select(*_IMAGE_COLUMNS).where(
+            ImageRow.version_id == version_id,
+            ImageRow.pixel_digest.in_(wanted[start : start + _VALUES_AT_ONCE]),
+        )
+        found |= {image.pixel_digest: image for image in _image_records(session.execute(query))}
+    return found
+
+
+def first_images(session: Session, version_id: int, each: int) -> list[ImageRecord]:
+    """The first few images of every role, label and defect type of a version, in the order of `list_images`.
+
+    Args:
+        each: how many of a kind, at most.
+    """
+    kind = (ImageRow.role, ImageRow.label, ImageRow.defect_type)
+    place = func.row_number().over(partition_by=kind, order_by=ImageRow.id)
+    numbered = (
+        select(*_IMAGE_COLUMNS, place.label("place")).where(ImageRow.version_id == version_id).subquery()
+    )
+    query = (
+        select(*(numbered.c[name] for name in _IMAGE_FIELDS))
+        .where(numbered.c.place <= each)
+        .order_by(numbered.c.id)
+    )
+    return _image_records(session.execute(query))
+
+
+def _image_records(rows: Iterable[Row[Any]]) -> list[ImageRecord]:
+    return [ImageRecord(**dict(zip(_IMAGE_FIELDS, row, strict=True))) for row in rows]
 
 
 def get_image(session: Session, image_id: int) -> ImageRecord:

@@ -26,7 +26,7 @@ from storage.room import told_when_full
 from storage.workspace import Workspace
 from tuning.errors import BadDataset, BadPicture
 from tuning.jobs import Progress
-from tuning.reading import ReadPicture, read_entry
+from tuning.reading import ReadPicture, keep_freed_memory, read_entry
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +224,7 @@ def _ahead(
     workspace: Workspace, entries: Sequence[Entry], mask_threshold: int
 ) -> Iterator[tuple[Entry, "Future[Reading]"]]:
     """Every entry with its reading, in order; a few are read ahead by threads, for decoders and hashes run beside."""
+    keep_freed_memory()
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads, thread_name_prefix="reading") as pool:
         waiting: deque[tuple[Entry, Future[Reading]]] = deque()

@@ -44,8 +44,8 @@ def preview_edits(workspace: Workspace, name: str) -> list[Change]:
     """
     with workspace.session() as session:
         latest = datasets.latest_version(session, name)
-        images = {image.pixel_digest: image for image in datasets.list_images(session, latest.id)}
         waiting = list_edits(session, name)
+        images = datasets.find_images(session, latest.id, [edit.pixel_digest for edit in waiting])
     changes = []
     for edit in waiting:
         image = images.get(edit.pixel_digest)
@@ -124,8 +124,15 @@ def save_edits(workspace: Workspace, name: str, *, who: str, after: int | None =
 def compare(workspace: Workspace, before: DatasetVersion, after: DatasetVersion) -> Comparison:
     """Compare the images of two versions by their pixels."""
     with workspace.session() as session:
-        old = {image.pixel_digest: image for image in datasets.list_images(session, before.id)}
-        new = {image.pixel_digest: image for image in datasets.list_images(session, after.id)}
+        return compare_images(
+            datasets.list_images(session, before.id), datasets.list_images(session, after.id)
+        )
+
+
+def compare_images(before: Iterable[ImageRecord], after: Iterable[ImageRecord]) -> Comparison:
+    """Compare all images of one version with all of another by their pixels."""
+    old = {image.pixel_digest: image for image in before}
+    new = {image.pixel_digest: image for image in after}
     both = [(image, new[digest]) for digest, image in old.items() if digest in new]
     return Comparison(
         added=tuple(image for digest, image in new.items() if digest not in old),

@@ -25,14 +25,10 @@ def waiting(name: str, version: DatasetVersion) -> None:
         return
     with st.container(border=True):
         st.markdown(f":material/edit_note: **{plural(len(known), 'correction')} not saved yet.**")
-        with st.expander("What they change"):
-            changes = versions.preview_edits(workspace(), name)
-            st.dataframe(
-                [{"picture": one.name, "from": one.before, "to": one.after} for one in changes[:LIST_LENGTH]],
-                hide_index=True,
-            )
-            if len(changes) > LIST_LENGTH:
-                st.caption(f"and {len(changes) - LIST_LENGTH:,} more")
+        details = st.expander("What they change", on_change="rerun")
+        if details.open:  # not read, and no table drawn, on every page that nobody opens it on
+            with details:
+                _details(name)
         with st.container(horizontal=True):
             if st.button(f"Save as version {version.number + 1}", type="primary", icon=":material/save:"):
                 _save(name)
@@ -40,6 +36,16 @@ def waiting(name: str, version: DatasetVersion) -> None:
                 with workspace().session() as session:
                     edits.discard_edits(session, name)
                 st.rerun()
+
+
+def _details(name: str) -> None:
+    changes = versions.preview_edits(workspace(), name)
+    st.dataframe(
+        [{"picture": one.name, "from": one.before, "to": one.after} for one in changes[:LIST_LENGTH]],
+        hide_index=True,
+    )
+    if len(changes) > LIST_LENGTH:
+        st.caption(f"and {len(changes) - LIST_LENGTH:,} more")
 
 
 def one(name: str, image: ImageRecord, types: Sequence[str]) -> None:

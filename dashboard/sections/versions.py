@@ -12,7 +12,7 @@ from dashboard.wording import moment, plural
 from storage import datasets, events, models, studies
 from storage.errors import StorageError
 from storage.records import DatasetVersion, ImageRecord
-from tuning import commands, versions
+from tuning import commands
 from tuning.export import export_version
 
 TILES = 24  # shown of each kind of difference
@@ -104,7 +104,7 @@ def _compare(known: Sequence[DatasetVersion]) -> None:
     if before == after:
         st.caption("Choose two different versions.")
         return
-    found = versions.compare(workspace(), known[numbers.index(before)], known[numbers.index(after)])
+    found = cached.comparison(known[numbers.index(before)].id, known[numbers.index(after)].id)
     differences: dict[str, list[tuple[ImageRecord, str]]] = {
         "added": [(image, image.defect_type or image.label.value) for image in found.added],
         "removed": [(image, image.defect_type or image.label.value) for image in found.removed],

@@ -116,7 +116,7 @@ def _card(card: DatasetCard) -> None:
     version = card.dataset.latest
     name = card.dataset.name
     if version is not None:
-        urls = [cached.thumbnail_url(image.digest) for image in overview.strip(cached.images(version.id))]
+        urls = [cached.thumbnail_url(image.digest) for image in cached.strip(version.id)]
         pictures = "".join(f'<img src="{url}" alt="">' for url in urls)
         st.html(f'<div class="sn-strip">{pictures}</div>')
     st.subheader(name)

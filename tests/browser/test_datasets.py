@@ -163,6 +163,8 @@ def _correct_and_compare(page: Page) -> None:
     page.get_by_label("Defect type").last.press("Tab")
     page.get_by_role("button", name="Relabel 2").click()
     expect(page.get_by_text("2 corrections not saved yet.")).to_be_visible()
+    page.get_by_text("What they change").click()
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
     page.reload()  # they wait in the database
     page.get_by_role("button", name="Save as version 2").click()
     expect(page.get_by_text("version 2", exact=True)).to_be_visible()

@@ -267,3 +267,37 @@ def test_versions_made_at_the_same_time_get_different_numbers(engine: Engine, ne
         made = list(pool.map(lambda number: create(engine, [new_image(f"{number}.png")]), range(16)))
     assert sorted(version.number for version in made) == list(range(1, 17))
     assert len({version.dataset_id for version in made}) == 1
+
+
+def test_images_are_found_by_their_pixels_and_those_not_there_left_out(
+    engine: Engine, new_image: MakeImage
+) -> None:
+    images = [
+        new_image(f"{number}.png") for number in range(1200)
+    ]  # half of them are more than one statement takes
+    version = create(engine, images)
+    wanted = [image.pixel_digest for image in images[::2]]
+    with session(engine) as opened:
+        found = datasets.find_images(opened, version.id, [*wanted, "f" * 64])
+        assert {digest: image.name for digest, image in found.items()} == {
+            image.pixel_digest: image.name for image in images[::2]
+        }
+        assert datasets.find_images(opened, version.id + 1, wanted) == {}
+
+
+def test_first_images_are_a_few_of_every_kind_in_their_order(engine: Engine, new_image: MakeImage) -> None:
+    scratch = {"label": Label.ANOMALOUS, "defect_type": "scratch"}
+    images = [
+        new_image("c.png"),
+        new_image("s1.png", **scratch, role=Role.VALIDATION),
+        new_image("b.png"),
+        new_image("a.png"),
+        new_image("s2.png", **scratch, role=Role.TEST),
+        new_image("u.png", label=Label.ANOMALOUS, role=Role.TEST),
+        new_image("s3.png", **scratch, role=Role.TEST),
+    ]
+    version = create(engine, images)
+    with session(engine) as opened:
+        first = datasets.first_images(opened, version.id, 1)
+        assert [image.name for image in first] == ["c.png", "s1.png", "s2.png", "u.png"]
+        assert datasets.first_images(opened, version.id, 9) == datasets.list_images(opened, version.id)
