@@ -75,16 +75,20 @@ def doctor(
     texts = [f"Dataset '{name}', version {version.number}: {len(findings)} findings."]
     for finding in findings:
         texts.append(
-            f"\n[{finding.severity}] {finding.count:,} {finding.title}\n  {finding.why}\n  {finding.remedy}"
+            f"\n[{finding.severity}] {finding.title}: {finding.count:,}\n  {finding.why}\n  {finding.remedy}"
         )
         shown = [
             *finding.names,
-            *(picture.note or names[picture.pixel_digest] for picture in finding.pictures),
+            *(_line(names.get(picture.pixel_digest, "gone"), picture.note) for picture in finding.pictures),
         ]
         texts += [f"  - {one}" for one in shown[:10]]
         if finding.count > len(shown[:10]) > 0:
             texts.append(f"  and {finding.count - len(shown[:10]):,} more")
     reporting.answer(findings, as_json=as_json, text="\n".join(texts))
+
+
+def _line(name: str, note: str) -> str:
+    return note if name in note else ": ".join(part for part in (name, note) if part)
 
 
 @command

@@ -99,9 +99,12 @@ def _finding(
     if finding.pictures and not open_ones:
         return
     with st.container(border=True):
-        count = f"{finding.count:,} " if finding.pictures or finding.names else ""
-        title = finding.title if count else finding.title.capitalize()
-        st.markdown(f"{ICONS[finding.severity]} **{count}{title}** · {WORDS[finding.severity]}")
+        count = ""
+        if finding.pictures or finding.names:
+            count = f" · {plural(finding.count, 'picture' if finding.pictures else 'file')}"
+        st.markdown(
+            f"{ICONS[finding.severity]} **{_capital(finding.title)}**{count} · {WORDS[finding.severity]}"
+        )
         st.write(f"{finding.why} *{finding.remedy}*")
         if finding.names:
             with st.expander(f"Which ({len(finding.names):,})"):
@@ -110,6 +113,10 @@ def _finding(
             _pictures(name, finding, open_ones, images)
         elif st.button("Accept", key=f"accept {finding.kind}"):
             _accept(name, finding.kind, [""])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _pictures(
