@@ -47,7 +47,7 @@ def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
     import streamlit
     from streamlit.web import bootstrap
 
-    from dashboard import thumbnails, uploads
+    from dashboard import downloads, thumbnails, uploads
     from tuning import packaging, predictor  # noqa: F401
 
     # uvicorn closes everything, then raises the signals again for whoever handles them besides.
@@ -57,7 +57,7 @@ def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     options = streamlit_options(flags)
     bootstrap.load_config_options(options)  # routes lie below server.baseUrlPath
-    routes = [*uploads.routes(settings), *thumbnails.routes(settings)]
+    routes = [*uploads.routes(settings), *thumbnails.routes(settings), *downloads.routes(settings)]
     app = streamlit.App(script, routes=routes, lifespan=_ending)
     app.run(config=options)
 

@@ -35,7 +35,7 @@ from storage.names import faults, shown
 from storage.records import Skipped
 from storage.settings import Settings
 from storage.staging import Limits, Position, Upload
-from tuning import arrivals
+from tuning import arrivals, exports
 
 SILENT_SECONDS = 60  # a connection that says nothing for so long is closed
 BUFFER_BYTES = 1 << 20  # written at once; all that a request holds in memory
@@ -115,6 +115,7 @@ class Uploads:
             raise BadUpload(first if len(refused) == 1 else many + first)
         now = datetime.now(UTC)
         arrivals.sweep(self._settings)
+        exports.sweep(self._settings)
         fingerprint = announced.fingerprint()
         found = staging.find_unfinished(self._folder, dataset=announced.dataset, fingerprint=fingerprint)
         if found:
