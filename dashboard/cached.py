@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from dashboard import overview
+from dashboard import display, overview
 from dashboard.scored import ScoredPicture
 from dashboard.session import workspace
 from dashboard.thumbnails import address
@@ -56,6 +56,14 @@ def pixels(digest: str, name: str) -> RGB:
     decoded = decode(workspace().blobs.get(digest), name)
     decoded.setflags(write=False)
     return decoded
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def shown(digest: str, name: str) -> RGB:
+    """A picture made small enough for a screen, (h, w, 3) uint8, read-only; the whole of a large one is not kept."""
+    small = display.shrunk(decode(workspace().blobs.get(digest), name))
+    small.setflags(write=False)
+    return small
 
 
 @st.cache_data(max_entries=256, show_spinner="Asking MLflow where the runs are …")

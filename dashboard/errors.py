@@ -21,5 +21,9 @@ class BadTicket(DashboardError):
     """A request carries no ticket of a page of ours, or one that has run out."""
 
 
+class NothingThere(DashboardError):
+    """An address leads to a file that is not there, or not any more."""
+
+
 class ForeignPage(DashboardError):
     """A request was sent by a web page of somebody else."""

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from streamlit import config
 
-from dashboard.errors import BadTicket, DashboardError, ForeignPage
+from dashboard.errors import BadTicket, DashboardError, ForeignPage, NothingThere
 from engine.errors import EngineError
 from storage import errors
 from storage.errors import StorageError
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 STATUS: dict[type[Exception], int] = {
     BadTicket: 401,
     ForeignPage: 403,
+    NothingThere: 404,
     errors.UploadNotFound: 404,
     errors.BlobMissing: 404,
     errors.OffsetMismatch: 409,

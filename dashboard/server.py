@@ -1,16 +1,22 @@
 """How the dashboard's process is started, theme included: `python -m dashboard.server` with Streamlit's flags."""
 
 import functools
+import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from dashboard.theme import THEME_FILE
 from storage.settings import Settings
 
 APP_FILE = Path(__file__).parent / "app.py"
+GRACE_SECONDS = 5.0  # for answers under way, once the server is asked to end
 
 
 def command(settings: Settings) -> list[str]:
@@ -43,14 +49,18 @@ def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
     import streamlit
     from streamlit.web import bootstrap
 
-    from dashboard import thumbnails, uploads
+    from dashboard import downloads, thumbnails, uploads
     from tuning import packaging, predictor  # noqa: F401
 
+    # uvicorn closes everything, then raises the signals again for whoever handles them besides.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     settings = Settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     options = streamlit_options(flags)
     bootstrap.load_config_options(options)  # routes lie below server.baseUrlPath
-    app = streamlit.App(script, routes=[*uploads.routes(settings), *thumbnails.routes(settings)])
+    routes = [*uploads.routes(settings), *thumbnails.routes(settings), *downloads.routes(settings)]
+    app = streamlit.App(script, routes=routes, lifespan=_ending)
     send_at_once()
     app.run(config=options)
 
@@ -75,6 +85,29 @@ def send_at_once() -> None:
         return bound
 
     starlette_server._bind_socket = bind_without_delay
+
+
+@asynccontextmanager
+async def _ending(_app: object) -> AsyncIterator[None]:
+    """Let nobody hold the server up for long once it is asked to end: uvicorn waits for every upload and download.
+
+    It gives up waiting at a Ctrl-C that comes after another signal.
+    """
+
+    def in_time(ask: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], Any]:
+        def asked(number: int, frame: FrameType | None) -> None:
+            hurry = threading.Timer(GRACE_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+            hurry.daemon = True
+            hurry.start()
+            ask(number, frame)
+
+        return asked
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)  # uvicorn's, which goes when the server ends
+        if callable(handler):
+            signal.signal(number, in_time(handler))
+    yield
 
 
 def streamlit_options(flags: Sequence[str]) -> dict[str, str | int | bool]:

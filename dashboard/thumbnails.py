@@ -67,7 +67,7 @@ def data_url(data: bytes, kind: str = "jpeg") -> str:
 
 def address(settings: Settings, digest: str) -> str:
     """Where a browser gets the small copy of a picture; the address never changes."""
-    key = tickets.picture_key(tickets.secret(settings.home), digest)
+    key = tickets.address_key(tickets.secret(settings.home), f"thumbnails {digest}")
     return f"{base_path()}/thumbnails/{digest}?key={key}"
 
 
@@ -85,7 +85,7 @@ class _Route:
     @guarded
     async def show(self, request: Request) -> Response:
         digest = request.path_params["digest"]
-        tickets.check_picture_key(self._secret, digest, request.query_params.get("key", ""))
+        tickets.check_address_key(self._secret, f"thumbnails {digest}", request.query_params.get("key", ""))
         data = await asyncio.get_running_loop().run_in_executor(
             self._threads, thumbnail, self._settings, digest, "picture"
         )

@@ -68,19 +68,19 @@ def check(secret: bytes, ticket: str, now: float) -> None:
         )
 
 
-def picture_key(secret: bytes, digest: str) -> str:
-    """The key that the address of a picture carries; it never changes, so browsers keep the picture."""
-    return _signature(secret, f"picture {digest}")[:32]
+def address_key(secret: bytes, what: str) -> str:
+    """The key that the address of a file carries; it never changes, so browsers keep the file."""
+    return _signature(secret, f"address {what}")[:32]
 
 
-def check_picture_key(secret: bytes, digest: str, key: str) -> None:
-    """Accept the key that `picture_key` gives for this digest.
+def check_address_key(secret: bytes, what: str, key: str) -> None:
+    """Accept the key that `address_key` gives for this.
 
     Raises:
         BadTicket: it is another.
     """
-    if not hmac.compare_digest(key.encode(), picture_key(secret, digest).encode()):
-        raise BadTicket("The address of this picture is not one that the dashboard gave. Reload the page.")
+    if not hmac.compare_digest(key.encode(), address_key(secret, what).encode()):
+        raise BadTicket("This address is not one that the dashboard gave. Reload the page that it came from.")
 
 
 def _signature(secret: bytes, text: str) -> str:

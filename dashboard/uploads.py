@@ -2,7 +2,7 @@
 
 | request | answer |
 |---|---|
-| POST /uploads with {"dataset", "files": [[name, bytes, changed], …]} | id; where it goes on, if begun before |
+| POST /uploads with {"dataset", "files": [[name, bytes, changed], …]} | id; files it does without; where it goes on |
 | GET /uploads/{id} | bytes received of each file that has some |
 | GET /uploads/{id}/{index}?to=last | where these files go on |
 | PATCH /uploads/{id}/{index}?to=last, header Upload-Offset | the same, after the body was written there |
@@ -31,9 +31,11 @@ from dashboard import tickets
 from dashboard.guard import answer, base_path, guarded
 from storage import staging
 from storage.errors import BadUpload, OffsetMismatch, UploadTooLarge
+from storage.names import faults, shown
+from storage.records import Skipped
 from storage.settings import Settings
 from storage.staging import Limits, Position, Upload
-from tuning import arrivals
+from tuning import arrivals, exports
 
 SILENT_SECONDS = 60  # a connection that says nothing for so long is closed
 BUFFER_BYTES = 1 << 20  # written at once; all that a request holds in memory
@@ -92,32 +94,47 @@ class Uploads:
             body += chunk
             if len(body) > MAX_ANNOUNCEMENT_BYTES:
                 raise UploadTooLarge("The list of files is too long. Pack them into a zip.")
-        upload, found = await self._in_thread(self._find_or_create, bytes(body))
+        upload, refused, found = await self._in_thread(self._find_or_create, bytes(body))
         received = await self._in_thread(_received, upload) if found else {}
-        return answer({"id": upload.id, "received": received}, 200 if found else 201)
+        # Numbers of files are those of the upload, which does without the refused ones.
+        values = {"id": upload.id, "refused": list(refused.items()), "received": received}
+        return answer(values, 200 if found else 201)
 
-    def _find_or_create(self, body: bytes) -> tuple[Upload, bool]:
+    def _find_or_create(self, body: bytes) -> tuple[Upload, dict[int, str], bool]:
+        """The upload; why it does without some of the announced files, by their place in the list; whether it was."""
         try:
             announced = Announcement.model_validate_json(body)
         except ValidationError as error:
             raise BadUpload(
                 f"The list of files can't be read: {error.errors(include_url=False)[0]['msg']}. Reload the page."
             ) from error
+        refused = faults([name for name, _, _ in announced.files])
+        if refused and len(refused) == len(announced.files):
+            first = next(iter(refused.values()))
+            many = f"None of the {len(refused):,} files can be taken. The first: "
+            raise BadUpload(first if len(refused) == 1 else many + first)
         now = datetime.now(UTC)
         arrivals.sweep(self._settings)
+        exports.sweep(self._settings)
         fingerprint = announced.fingerprint()
         found = staging.find_unfinished(self._folder, dataset=announced.dataset, fingerprint=fingerprint)
         if found:
-            return found, True
+            return found, refused, True
         created = staging.create(
             self._folder,
-            files=[(name, size) for name, size, _ in announced.files],
+            files=[
+                (name, size) for index, (name, size, _) in enumerate(announced.files) if index not in refused
+            ],
             dataset=announced.dataset,
             limits=self._limits,
             now=now,
             fingerprint=fingerprint,
+            refused=[
+                Skipped(name=shown(announced.files[index][0])[1:-1], reason=reason)
+                for index, reason in refused.items()
+            ],
         )
-        return created, False
+        return created, refused, False
 
     @guarded
     async def show(self, request: Request) -> Response:

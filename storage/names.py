@@ -5,7 +5,7 @@ Names come from archives, browsers and folders; they are relative, with forward 
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from storage.errors import BadName, UnsafeName
 
@@ -49,6 +49,28 @@ def check_name(name: str) -> None:
         )
     if fault := _fault(name):
         raise BadName(f"Name {shown(name)} {fault}. Rename it.")
+
+
+def faults(names: Sequence[str]) -> dict[int, str]:
+    """Say which of many names can't be kept, so that the others can.
+
+    Returns:
+        Index → a sentence of why and what to do, for names that `check_name` refuses and that were there before.
+    """
+    found: dict[int, str] = {}
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        try:
+            check_name(name)
+        except BadName as error:
+            found[index] = str(error)
+        else:
+            if name in seen:
+                found[index] = (
+                    f"Name {shown(name)} is given twice; the first is taken. Rename the other, or leave it out."
+                )
+            seen.add(name)
+    return found
 
 
 def colliding(names: Iterable[str]) -> list[tuple[str, str]]:

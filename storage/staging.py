@@ -31,6 +31,7 @@ from storage.errors import (
 )
 from storage.listing import SourceFile
 from storage.names import check_name
+from storage.records import Skipped
 from storage.room import NO_ROOM, free_bytes, size_text
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -75,6 +76,7 @@ class Upload:
     size: int  # bytes of all files
     created: datetime
     completed: datetime | None
+    refused: tuple[Skipped, ...] = ()  # files that were chosen too and never sent
 
     def path(self, index: int) -> Path:
         """Where the bytes of a file lie; there is nothing before the first of them came."""
@@ -95,9 +97,12 @@ def create(
     limits: Limits,
     now: datetime,
     fingerprint: str = "",
+    refused: Sequence[Skipped] = (),
 ) -> Upload:
     """Begin an upload of files of these names and sizes in bytes.
 
+    Args:
+        refused: files that were chosen too and can't be taken, kept to be told with the others.
     Raises:
         BadUpload: there are no files, a name is given twice, or a size is below 0.
         BadName: see `storage.names.check_name`.
@@ -116,6 +121,7 @@ def create(
         size=total,
         created=now,
         completed=None,
+        refused=tuple(refused),
     )
     final = folder / upload.id
     temporary = temporary_beside(final)
@@ -449,6 +455,7 @@ def _write_list(folder: Path, upload: Upload) -> None:
         "created": upload.created.isoformat(),
         "completed": upload.completed.isoformat() if upload.completed else None,
         "files": [[file.name, file.size] for file in upload.files],
+        "refused": [[one.name, one.reason] for one in upload.refused],
     }
     write_file(folder / _LIST, json.dumps(values, ensure_ascii=False).encode())
 
@@ -467,4 +474,5 @@ def _read(file: Path, mtime_ns: int, inode: int) -> Upload:  # noqa: ARG001 (ano
         size=sum(each.size for each in files),
         created=datetime.fromisoformat(values["created"]),
         completed=datetime.fromisoformat(values["completed"]) if values["completed"] else None,
+        refused=tuple(Skipped(name=name, reason=reason) for name, reason in values.get("refused", ())),
     )

@@ -59,7 +59,7 @@ class Understood:
     """What was recognised in an arrival."""
 
     layouts: tuple[Layout, ...]
-    refused: tuple[Skipped, ...]  # files that could not even be unpacked
+    refused: tuple[Skipped, ...]  # files that could not even be sent or unpacked
     mask_values: tuple[int, ...]  # of the masks looked at, if they are neither 0 and 1 nor 0 and 255
 
 
@@ -212,8 +212,9 @@ def look(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
         files: Sequence[SourceFile] = walk(Path(arrival.origin))
         refused: list[Skipped] = []
     else:
-        given = staging.find(workspace.settings.staging_folder, arrival_id).source_files()
-        files, refused = _unpacked(given, folder / UNPACKED, progress)
+        upload = staging.find(workspace.settings.staging_folder, arrival_id)
+        files, unpackable = _unpacked(upload.source_files(), folder / UNPACKED, progress)
+        refused = [*upload.refused, *unpackable]
     progress(0, 0, "recognising the layout")
     layouts = understand(files, arrival.origin)
     values = {

@@ -5,7 +5,7 @@ import shutil
 import time
 
 from storage.workspace import Workspace
-from tuning import arrivals
+from tuning import arrivals, exports
 
 logger = logging.getLogger(__name__)
 
@@ -18,13 +18,12 @@ LEFTOVERS = (
     "blobs/*/.tmp-*",
     "thumbnails/*/.tmp-*",
     "jobs/*/.tmp-*",
-    "exports/**/.tmp-*",
     ".tmp-*",
 )  # below the installation's folder
 
 
 def sweep(workspace: Workspace) -> None:
-    """Delete temporary files and folders that nobody has touched for a day, and what arrived and was left for a week.
+    """Delete temporary files that nobody has touched for a day, old exports, and what arrived and was left for a week.
 
     Fails never: what can't go is logged.
     """
@@ -33,6 +32,7 @@ def sweep(workspace: Workspace) -> None:
         arrivals.sweep(workspace.settings)
     except OSError:
         logger.warning("old uploads can not be removed", exc_info=True)
+    exports.sweep(workspace.settings)
     for pattern in LEFTOVERS:
         for path in workspace.settings.home.glob(pattern):
             try:

@@ -52,6 +52,14 @@ def line(*parts: str) -> None:
     st.html(f'<div class="sn-line">{"".join(parts)}</div>')
 
 
+def download(label: str, address: str, about: str) -> None:
+    """Draw a link to a file of ours that the browser saves, with some quiet words beside it."""
+    line(
+        f'<a class="sn-download" href="{escape(address)}" download>↓ {escape(label)}</a>',
+        f'<span class="sn-muted">{escape(about)}</span>',
+    )
+
+
 def facts(pairs: list[tuple[str, str]]) -> None:
     """Draw names and values as a quiet two-column list."""
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import cached, heatmap
+from dashboard import cached, display, downloads, heatmap
 from dashboard.components import look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
@@ -151,16 +151,21 @@ def _picture(name: str, images: Sequence[ImageRecord], image_id: str) -> None:
         return
     with st.container(border=True):
         left, right = st.columns([2, 3], gap="medium")
-        pixels = cached.pixels(image.digest, image.name)
+        pixels = cached.shown(image.digest, image.name)
         if image.mask_digest is not None:
             mask = decode_mask(workspace().blobs.get(image.mask_digest), f"mask of {image.name}")
             left.image(
-                heatmap.outline(pixels, mask),
+                heatmap.outline(pixels, display.shrunk_mask(mask, *pixels.shape[:2])),
                 width="stretch",
                 alt=f"{image.name} with the outline of its defect",
             )
         else:
             left.image(pixels, width="stretch", alt=image.name)
+        original = downloads.original_address(workspace().settings, image.digest)
+        if pixels.shape[:2] != (image.height, image.width):
+            left.markdown(
+                f"Shown at {pixels.shape[0]} × {pixels.shape[1]} px. [The original]({original})"  # opens in a new tab
+            )
         with right:
             st.subheader(image.name)
             truth = "outlined in magenta" if image.mask_digest else "none"

@@ -41,7 +41,7 @@ def show(arrival: Arrival, name: str) -> None:
     ]
     threshold = _threshold(found)
     if found.refused:
-        with st.expander(f"{plural(len(found.refused), 'file')} left out already"):
+        with st.expander(f"{plural(len(found.refused), 'file')} left out already", expanded=True):
             st.dataframe(
                 [vars(one) for one in found.refused],
                 hide_index=True,

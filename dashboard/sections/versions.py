@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import cached, incidents
+from dashboard import cached, downloads, incidents
+from dashboard.components import look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
 from dashboard.session import WHO, workspace
@@ -12,9 +13,11 @@ from dashboard.wording import moment, plural
 from storage import datasets, events, models, studies
 from storage.errors import StorageError
 from storage.records import DatasetVersion, ImageRecord
-from tuning import commands
-from tuning.export import export_version
+from storage.room import size_text
+from tuning import commands, exports, jobs
+from tuning.jobs import JobState
 
+LIVE_SECONDS = 0.7
 TILES = 24  # shown of each kind of difference
 GONE = "deleted dataset"  # in the session: its name, for the page has nothing else to show any more
 
@@ -32,7 +35,7 @@ def show(name: str, version: DatasetVersion) -> None:
             {
                 "version": one.number,
                 "name": one.title or "",
-                "made": one.created_at,
+                "made": moment(one.created_at),
                 "by": one.who or "–",
                 "pictures": one.count(),
                 "change": one.change or f"from {one.source}",
@@ -42,7 +45,6 @@ def show(name: str, version: DatasetVersion) -> None:
             for one in known
         ],
         hide_index=True,
-        column_config={"made": st.column_config.DatetimeColumn("made", format="YYYY-MM-DD HH:mm")},
     )
     _one(name, known)
     if len(known) > 1:
@@ -73,26 +75,42 @@ def _one(name: str, known: Sequence[DatasetVersion]) -> None:
         if st.button(
             "Prepare the export", icon=":material/folder_zip:", help="A zip in the layout of MVTec AD."
         ):
-            st.session_state[f"export {version.id}"] = True
-    if st.session_state.get(f"export {version.id}"):
-        _export(version)
+            with incidents.shown():
+                exports.start_export(workspace(), version.id)
+    _export(version)
 
 
 def _export(version: DatasetVersion) -> None:
-    file = workspace().settings.exports_folder / f"{version.dataset_name}-version-{version.number}.zip"
-    if not file.exists():
-        bar = st.progress(0.0, text="packing …")
+    """The archive of a version on its way, or to be downloaded."""
+    settings = workspace().settings
+    key = exports.job_key(version.id)
+    job = jobs.status(settings, key)
+    if job is not None and job.state is JobState.RUNNING:
+        _packing(key)
+        return
+    if job is not None and job.state in (JobState.FAILED, JobState.INTERRUPTED):
+        st.error(job.error or "Packing was interrupted. Prepare the export again.", icon=":material/block:")
+    file = exports.archive(settings, version)
+    if file.exists():
+        about = f"{size_text(file.stat().st_size)}, kept for a day"
+        look.download(f"Download {file.name}", downloads.archive_address(settings, file), about)
 
-        def progress(done: int, total: int, what: str) -> None:
-            bar.progress(done / total if total else 0.0, text=f"{done:,} of {total:,} ({what})")
 
-        with incidents.shown():
-            export_version(workspace(), version, file, progress=progress)
-        bar.empty()
-    with file.open("rb") as data:
-        st.download_button(
-            f"Download {file.name}", data, file_name=file.name, type="primary", icon=":material/download:"
-        )
+def _packing(key: str) -> None:
+    @st.fragment(run_every=LIVE_SECONDS)
+    def live() -> None:
+        job = jobs.status(workspace().settings, key)
+        if job is None or job.state is not JobState.RUNNING:
+            st.rerun()
+            return
+        text = f"{job.done:,} of {job.total:,} pictures packed" if job.total else "Packing …"
+        st.progress(min(1.0, job.done / job.total) if job.total else 0.0, text=text)
+
+    with st.container(border=True):
+        live()
+        st.caption("This goes on when you leave the page.")
+        if st.button("Cancel", key="cancel the export", icon=":material/cancel:"):
+            jobs.cancel(workspace().settings, key)
 
 
 def _compare(known: Sequence[DatasetVersion]) -> None:

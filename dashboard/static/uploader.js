@@ -125,7 +125,8 @@ async function take(job, list) {
   const run = start(job);
   draw(job);
   try {
-    const chosen = (await list()).filter(({ name }) => !name.split("/").some(hidden));
+    const listed = (await list()).map(({ name, file }) => ({ name: name.toWellFormed?.() ?? name, file })); // JSON needs it
+    const chosen = listed.filter(({ name }) => !name.split("/").some(hidden));
     const taken = chosen.filter(({ name }) => job.data.suffixes.some((suffix) => name.toLowerCase().endsWith(suffix)));
     if (!taken.length) {
       throw new Refused(
@@ -135,17 +136,16 @@ async function take(job, list) {
       );
     }
     taken.sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0)); // the same list another time
-    job.files = taken;
+    settle(job, taken);
     job.leftOut = leftOut(chosen, taken);
-    job.title = taken.length === 1 ? taken[0].name : `${count(taken.length)} files`;
-    job.starts = new Float64Array(taken.length + 1); // of each file, were all one after the other
-    taken.forEach(({ file }, index) => (job.starts[index + 1] = job.starts[index] + file.size));
-    job.size = job.starts[taken.length];
     const files = taken.map(({ name, file }) => [name, file.size, file.lastModified]);
     const begun = await patiently(job, run, () =>
       ask(job, run, "POST", "", JSON.stringify({ dataset: job.data.dataset, files })),
     );
     job.id = begun.id;
+    const refused = new Map(begun.refused);
+    settle(job, taken.filter((_, index) => !refused.has(index))); // the server's numbers count without them
+    job.leftOut = [job.leftOut, badNames([...refused.values()])].filter(Boolean).join(" ");
     await goOn(job, begun.received);
   } catch (error) {
     if (run.stopped) return;
@@ -153,6 +153,21 @@ async function take(job, list) {
     job.refusal = sentence(error);
     draw(job);
   }
+}
+
+function settle(job, files) {
+  job.files = files;
+  job.title = files.length === 1 ? files[0].name : `${count(files.length)} files`;
+  job.starts = new Float64Array(files.length + 1); // of each file, were all one after the other
+  files.forEach(({ file }, index) => (job.starts[index + 1] = job.starts[index] + file.size));
+  job.size = job.starts[files.length];
+}
+
+function badNames(reasons) {
+  if (!reasons.length) return null;
+  return reasons.length === 1
+    ? `1 file is left out because of its name. ${reasons[0]}`
+    : `${count(reasons.length)} files are left out because of their names; the review lists them. The first: ${reasons[0]}`;
 }
 
 function leftOut(chosen, taken) {

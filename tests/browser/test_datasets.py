@@ -180,7 +180,7 @@ def _choose(page: Page, label: str, option: str) -> None:
 def _export(page: Page) -> None:
     page.get_by_role("button", name="Prepare the export").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download brackets-version-2.zip").click()
+        page.get_by_role("link", name="Download brackets-version-2.zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:
         assert sum(name.startswith("test/deep scratch/") for name in archive.namelist()) == 2
 

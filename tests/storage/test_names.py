@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import BadName, StorageError, UnsafeName
-from storage.names import check_name, colliding, folded, shown
+from storage.names import check_name, colliding, faults, folded, shown
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,10 @@ def test_colliding_finds_case_accents_and_exact_repetition() -> None:
 def test_folding_is_final_and_forgets_how_accents_are_composed(name: str) -> None:
     assert folded(folded(name)) == folded(name)
     assert folded(unicodedata.normalize("NFD", name)) == folded(name)
+
+
+def test_faults_names_what_can_not_be_kept_and_what_comes_twice() -> None:
+    found = faults(["a.png", "b/../a.png", "con", "a.png", "A.png", ""])
+    assert sorted(found) == [1, 2, 3, 5]
+    assert "leads out" in found[1]
+    assert "given twice" in found[3]

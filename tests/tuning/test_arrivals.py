@@ -10,7 +10,7 @@ import pytest
 
 from storage import datasets, staging
 from storage.errors import UploadNotFound
-from storage.records import Label, now
+from storage.records import Label, Skipped, now
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import arrivals, jobs
@@ -92,6 +92,28 @@ def test_zip_becomes_a_version_and_its_staging_is_gone(workspace, make_folder, t
         version = datasets.latest_version(session, "parts")
     assert (version.count(label=Label.ANOMALOUS), version.mask_count, version.who) == (4, 4, "ann")
     ended(workspace, f"doctor-{version.id}")  # the doctor comes by itself
+
+
+def test_files_that_were_never_sent_are_told_in_the_review_and_in_the_report(workspace, make_folder) -> None:
+    files = [(path.name, path.read_bytes()) for path in sorted(make_folder(train=12, flat=True).iterdir())]
+    upload = staging.create(
+        workspace.settings.staging_folder,
+        files=[(f"parts/{name}", len(data)) for name, data in files],
+        dataset="",
+        limits=staging.Limits(max_bytes=1e9),
+        now=now(),
+        refused=[Skipped(name="parts/aux.png", reason="Windows keeps that name. Rename it.")],
+    )
+    for index, (_, data) in enumerate(files):
+        staging.append(upload, staging.Position(index, 0), index, data)
+    staging.complete(upload, now())
+    assert look(workspace, upload.id).state is JobState.DONE
+    assert [one.name for one in arrivals.understood(workspace, upload.id).refused] == ["parts/aux.png"]
+    (result,) = take(workspace, upload.id, Intake(name="parts")).result
+    assert (result["pictures"], result["skipped"]) == (
+        12,
+        [{"name": "parts/aux.png", "reason": "Windows keeps that name. Rename it."}],
+    )
 
 
 def test_archive_that_leads_out_is_refused_by_name(workspace, tmp_path) -> None:
