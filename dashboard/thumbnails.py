@@ -21,6 +21,7 @@ from engine.images import decode
 from storage.blobs import BlobStore
 from storage.settings import Settings
 from storage.thumbnails import Thumbnails
+from tuning.reading import file_bytes
 
 SIDE = 192  # pixels of the longer side: twice the grid's tile, for dense displays
 QUALITY = 82  # JPEG
@@ -46,9 +47,9 @@ def of_file(path: str, name: str) -> bytes:
 
     Raises:
         BadImage: it can not be decoded.
-        OSError: the file can not be read.
+        BadPicture: the file can not be read, or is too large.
     """
-    return images.thumbnail(decode(Path(path).read_bytes(), name), SIDE)
+    return images.thumbnail(decode(file_bytes(Path(path)), name), SIDE)
 
 
 def shrunk(picture: Image.Image, side: int = SIDE) -> bytes:

@@ -246,6 +246,18 @@ def name_version(session: Session, version_id: int, title: str) -> DatasetVersio
     return _version(row)
 
 
+def known_masks(session: Session, name: str) -> set[tuple[str, str]]:
+    """Pixel digest and mask digest of every mask that a picture of the dataset has, or had in some version."""
+    query = (
+        select(ImageRow.pixel_digest, ImageRow.mask_digest)
+        .join(VersionRow, VersionRow.id == ImageRow.version_id)
+        .join(DatasetRow, DatasetRow.id == VersionRow.dataset_id)
+        .where(DatasetRow.name == name, ImageRow.mask_digest.is_not(None))
+        .distinct()
+    )
+    return {(pixels, mask) for pixels, mask in session.execute(query) if mask is not None}
+
+
 def known_roles(session: Session, name: str) -> dict[str, Role]:
     """The role that each picture has or last had in any version of a dataset, by pixel digest.
 

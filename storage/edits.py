@@ -22,7 +22,7 @@ def put_edits(session: Session, name: str, edits: Iterable[Edit], *, who: str, n
 
     Raises:
         DatasetNotFound: there is no such dataset.
-        BadEdit: a defect type for a picture that the same edit labels normal.
+        BadEdit: a defect type or a mask for a picture that this or a waiting edit labels normal.
     """
     dataset_id = get_dataset(session, name).id
     lock_dataset(session, dataset_id)  # or a version that is just being saved would forget them unsaved
@@ -34,6 +34,12 @@ def put_edits(session: Session, name: str, edits: Iterable[Edit], *, who: str, n
                 "only anomalous pictures have one. Choose one of the two."
             )
         merged = _merged(waiting.get(edit.pixel_digest), edit)
+        if merged.label is Label.NORMAL and (merged.mask_digest or merged.defect_type) and not merged.remove:
+            raise BadEdit(
+                f"Picture {edit.pixel_digest[:12]} waits to be labelled normal and is given "
+                f"{'a mask' if merged.mask_digest else 'a defect type'}; only anomalous pictures have one. Label it "
+                "anomalous first, or take the waiting correction back."
+            )
         waiting[edit.pixel_digest] = merged
         session.merge(
             EditRow(
@@ -79,6 +85,8 @@ def discard_edits(session: Session, name: str, pixel_digests: Iterable[str] | No
 
 def _merged(former: Edit | None, edit: Edit) -> Edit:
     if former is None:
+        return edit
+    if edit.label is Label.NORMAL:  # what an anomalous picture was to have is of no use any more
         return edit
     return replace(
         edit,

@@ -11,6 +11,8 @@ from storage.errors import DiskFull
 # Disk full, quota used up, and file larger than the file system or `ulimit -f` allows.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+RESERVE_BYTES = 1e9  # that stay free on the disk of the home folder, for databases and logs
+
 
 @contextmanager
 def told_when_full(folder: Path) -> Iterator[None]:

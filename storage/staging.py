@@ -32,7 +32,7 @@ from storage.errors import (
 from storage.listing import SourceFile
 from storage.names import check_name
 from storage.records import Skipped
-from storage.room import NO_ROOM, free_bytes, size_text
+from storage.room import NO_ROOM, RESERVE_BYTES, free_bytes, size_text
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _LIST, _DATA = "upload.json", "data"
@@ -45,7 +45,7 @@ class Limits:
 
     max_bytes: float
     max_files: int = 200_000
-    reserve_bytes: float = 1e9  # left free on the disk, for databases and logs
+    reserve_bytes: float = RESERVE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,10 +11,11 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Any
 
@@ -23,7 +24,7 @@ from engine.masks import read_mask
 from storage import staging
 from storage.archives import is_archive, unpack
 from storage.atomic_files import temporary_beside, write_file
-from storage.errors import UploadNotFound
+from storage.errors import StorageError, UploadNotFound
 from storage.layouts import Choice, Entry, Layout, choose, understand
 from storage.listing import SourceFile, walk
 from storage.records import Label, Skipped, now
@@ -32,13 +33,17 @@ from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
 from tuning.doctor import start_examination
-from tuning.errors import BadPicture, NotAllowed
-from tuning.ingest import ingest_layout
+from tuning.errors import BadPicture, NotAllowed, TuningError
+from tuning.ingest import IngestReport, ingest_layout
 from tuning.jobs import Job, Progress
 from tuning.reading import file_bytes
 
+logger = logging.getLogger(__name__)
+
 FOLDER_FILE, UNPACKED, UNDERSTOOD, PLAN = "folder.json", "unpacked", "understood.json", "plan.json"
+TAKEN = "taken.json"  # what of the plan is done
 MODULE = "tuning.arrivals"
+LEFT_OUT_TOLD = 500  # of what was left out, in the job's result; the report has all
 MASKS_LOOKED_AT = 200  # at most, evenly over all
 KEPT_DAYS = 7  # an arrival that nobody touches
 
@@ -226,11 +231,25 @@ def look(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
     return {"layouts": len(layouts)}
 
 
+def taken(workspace: Workspace, arrival_id: str) -> list[dict[str, Any]]:
+    """What an intake that did not come to its end has taken in all the same, as `take` answers it."""
+    return [done["result"] for done in _taken(workspace, arrival_id)]
+
+
+def left_out(settings: Settings, arrival_id: str, version_id: int) -> list[dict[str, str]]:
+    """Name and reason of every file that an intake left out of a version; none where that is no longer known."""
+    file = _report_file(settings, arrival_id, version_id)
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
 def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
     """Make dataset versions of an arrival as its plan says, then let go of it.
 
+    What an attempt before this has taken in, decided in the same way, is not taken in again: somebody may have
+    corrected it since.
+
     Returns:
-        per dataset its name, version and what was left out, as JSON.
+        per dataset its name, version and what was left out, as JSON; see `left_out` for all of that.
     Raises:
         StorageError, TuningError: see `tuning.ingest.ingest_layout`; what was taken in before stays.
     """
@@ -239,10 +258,17 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
         _plan(workspace, arrival_id),
         understood(workspace, arrival_id),
     )
+    all_done = _taken(workspace, arrival_id)
     results = []
     refused = seen.refused
-    for layout, intake in zip(seen.layouts, plan.intakes, strict=True):
+    for number, (layout, intake) in enumerate(zip(seen.layouts, plan.intakes, strict=True)):
         if intake.leave_out:
+            continue
+        decided = json.loads(json.dumps([number, asdict(intake), plan.mask_threshold]))
+        done = next((one for one in all_done if one["decided"] == decided), None)
+        if done is not None:
+            results.append(done["result"])
+            refused = ()
             continue
         report = ingest_layout(
             workspace,
@@ -253,22 +279,60 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
             mask_threshold=plan.mask_threshold,
             refused=refused,
             who=plan.who,
-            progress=progress,
+            progress=_naming(intake.name, progress) if len(plan.intakes) > 1 else progress,
         )
-        start_examination(workspace, report.version.id)
         refused = ()  # told once
-        results.append(
-            {
-                "dataset": intake.name,
-                "version": report.version.number,
-                "version_id": report.version.id,
-                "pictures": report.version.count(),
-                "skipped": [asdict(one) for one in report.skipped],
-                "notes": list(report.notes),
-            }
-        )
+        result = _result(intake.name, report)
+        results.append(result)
+        all_done.append({"decided": decided, "result": result})
+        _after_intake(workspace, arrival_id, report, all_done)
     staging.remove(workspace.settings.staging_folder / arrival_id)
     return results
+
+
+def _naming(name: str, progress: Progress) -> Progress:
+    """Say which dataset of several the progress is about."""
+    return lambda done, total, text: progress(done, total, f"{text} for {name}")
+
+
+def _result(name: str, report: IngestReport) -> dict[str, Any]:
+    return {
+        "dataset": name,
+        "version": report.version.number,
+        "version_id": report.version.id,
+        "pictures": report.version.count(),
+        "left_out": len(report.skipped),
+        "skipped": [asdict(one) for one in report.skipped[:LEFT_OUT_TOLD]],
+        "notes": list(report.notes),
+    }
+
+
+def _after_intake(
+    workspace: Workspace, arrival_id: str, report: IngestReport, all_done: Sequence[Mapping[str, Any]]
+) -> None:
+    """What goes with a version that is made; should it fail, the version is there all the same."""
+    skipped = json.dumps([asdict(one) for one in report.skipped]).encode()
+    try:
+        with told_when_full(workspace.settings.home):
+            _write(workspace, arrival_id, TAKEN, all_done)
+            file = _report_file(workspace.settings, arrival_id, report.version.id)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(file, skipped)
+        start_examination(workspace, report.version.id)
+    except (OSError, StorageError, TuningError):
+        logger.warning("intake of version %d told by half", report.version.id, exc_info=True)
+
+
+def _taken(workspace: Workspace, arrival_id: str) -> list[dict[str, Any]]:
+    try:
+        done: list[dict[str, Any]] = _read(workspace, arrival_id, TAKEN)
+    except UploadNotFound:
+        return []
+    return done
+
+
+def _report_file(settings: Settings, arrival_id: str, version_id: int) -> Path:
+    return settings.jobs_folder / take_key(arrival_id) / f"left-out-{version_id}.json"
 
 
 def discard(workspace: Workspace, arrival_id: str) -> None:
@@ -303,20 +367,39 @@ def _unpacked(
 ) -> tuple[list[SourceFile], list[Skipped]]:
     """The given files, with what is in the archives among them in place of the archives."""
     shutil.rmtree(into, ignore_errors=True)  # what an attempt before this left half done
-    files: list[SourceFile] = []
+    files = [file for file in given if not is_archive(file.name)]
     refused: list[Skipped] = []
-    for number, file in enumerate(given):
-        if not is_archive(file.name):
-            files.append(file)
-            continue
+    archives = [file for file in given if is_archive(file.name)]
+    # Of several archives each is a folder, so that equal names in two of them don't meet.
+    folders = [""] if len(given) == 1 else _folders([file.name for file in archives], files)
+    for number, (file, prefix) in enumerate(zip(archives, folders, strict=True)):
         folder = into / f"{number:06d}"
         folder.mkdir(parents=True)
         found = unpack(file.path, folder, name=file.name, progress=progress)
-        # Of several archives each is a folder, so that equal names in two of them don't meet.
-        prefix = "" if len(given) == 1 else f"{Path(file.name).stem.removesuffix('.tar')}/"
         files += [replace(one, name=prefix + one.name) for one in found.files]
         refused += [Skipped(name=prefix + one.name, reason=one.reason) for one in found.refused]
     return files, refused
+
+
+def _folders(archives: Sequence[str], loose: Iterable[SourceFile]) -> list[str]:
+    """A folder for each archive, 'parts/': named after it, with the folders it lies in where that is not enough.
+
+    Whatever the names, no two are the same, and no loose file lies in one.
+    """
+    paths = [PurePosixPath(name.replace("\\", "/")).with_suffix("") for name in archives]
+    short = [path.name.removesuffix(".tar") for path in paths]
+    times = Counter(name.casefold() for name in short)
+    taken = {file.name.replace("\\", "/").split("/")[0].casefold() for file in loose}
+    found = []
+    for path, name in zip(paths, short, strict=True):
+        wanted = name if times[name.casefold()] == 1 else "-".join([*path.parts[:-1], name])
+        chosen, count = wanted, 1
+        while chosen.casefold() in taken:
+            count += 1
+            chosen = f"{wanted}-{count}"
+        taken.add(chosen.casefold())
+        found.append(f"{chosen}/")
+    return found
 
 
 def _mask_values(layouts: Sequence[Layout], progress: Progress) -> list[int]:
@@ -329,7 +412,7 @@ def _mask_values(layouts: Sequence[Layout], progress: Progress) -> list[int]:
         if not entry.white_is_background
     ]
     values: set[int] = set()
-    chosen = masks[:: max(1, len(masks) // MASKS_LOOKED_AT)]
+    chosen = masks[:: max(1, -(-len(masks) // MASKS_LOOKED_AT))]
     for done, path in enumerate(chosen):
         progress(done, len(chosen), "looking at masks")
         try:
@@ -388,7 +471,9 @@ def _layout(values: Mapping[str, Any]) -> Layout:
     return Layout(**{**values, **tuples, "entries": entries})
 
 
-def _write(workspace: Workspace, arrival_id: str, name: str, values: Mapping[str, Any]) -> None:
+def _write(
+    workspace: Workspace, arrival_id: str, name: str, values: Mapping[str, Any] | Sequence[Any]
+) -> None:
     write_file(workspace.settings.staging_folder / arrival_id / name, json.dumps(values).encode())
 
 

@@ -14,7 +14,7 @@ from storage.atomic_files import sync_folder, temporary_beside
 from storage.blobs import BlobStore
 from storage.errors import DiskFull
 from storage.records import DatasetVersion, ImageRecord, Label, Role
-from storage.room import NO_ROOM
+from storage.room import NO_ROOM, size_text
 from storage.workspace import Workspace
 from tuning.errors import ExportFailed
 from tuning.export_names import Names, picture_suffix, safe_stem, safe_type
@@ -34,13 +34,20 @@ class _Member:
 
 
 def export_version(
-    workspace: Workspace, version: DatasetVersion, out: Path, *, progress: Progress | None = None
+    workspace: Workspace,
+    version: DatasetVersion,
+    out: Path,
+    *,
+    reserve_bytes: float = 0,
+    progress: Progress | None = None,
 ) -> int:
     """Write train/good, test/good, test/<type>, ground_truth/<type>/<name>_mask.png, and a table of all in roles.txt.
 
     Pictures and masks go in byte for byte, a part at a time. The file appears whole, or not at all; one that was there
     is replaced.
 
+    Args:
+        reserve_bytes: that stay free on the disk.
     Returns:
         Its size in bytes.
     Raises:
@@ -55,7 +62,7 @@ def export_version(
     temporary = temporary_beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(workspace.blobs, images, out)
+        _check_space(workspace.blobs, images, out, reserve_bytes)
         with temporary.open("xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 _write(archive, workspace.blobs, list(_members(workspace.blobs, images)), progress)
@@ -138,15 +145,16 @@ def _table(members: Iterable[_Member]) -> str:
     return rows.getvalue()
 
 
-def _check_space(blobs: BlobStore, images: Sequence[ImageRecord], out: Path) -> None:
+def _check_space(blobs: BlobStore, images: Sequence[ImageRecord], out: Path, reserve_bytes: float) -> None:
     """Say now, not after minutes, that the archive won't fit."""
     digests = [
         digest for image in images for digest in (image.digest, image.mask_digest) if digest is not None
     ]
     needed = sum(blobs.size(digest) + ENTRY_BYTES for digest in digests)
     free = shutil.disk_usage(out.parent).free
-    if needed > free:
+    if needed + reserve_bytes > free:
+        reserve = f", {size_text(reserve_bytes)} of which stay in reserve" if reserve_bytes else ""
         raise DiskFull(
-            f"Archive '{out}' needs {needed / 1e6:,.1f} MB, and its disk has {free / 1e6:,.1f} MB free. Free some "
+            f"Archive '{out}' needs {size_text(needed)}, and its disk has {size_text(free)} free{reserve}. Free some "
             "space, or write to another disk."
         )

@@ -14,6 +14,7 @@ from typing import Any
 from storage import datasets
 from storage.atomic_files import TEMPORARY_PREFIX
 from storage.records import DatasetVersion, now
+from storage.room import RESERVE_BYTES
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
@@ -60,7 +61,7 @@ def pack(workspace: Workspace, version_id: int, progress: Progress) -> Any:
     try:
         os.utime(file)  # a version never changes, so neither does its archive
     except FileNotFoundError:
-        export_version(workspace, version, file, progress=progress)
+        export_version(workspace, version, file, reserve_bytes=RESERVE_BYTES, progress=progress)
     return {"file": file.name, "bytes": file.stat().st_size}
 
 

@@ -7,7 +7,7 @@ written in one transaction at the end. A crash before leaves files in the store 
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +63,7 @@ class _Former:
     version: DatasetVersion | None
     images: Mapping[str, NewImage]  # of its latest version, by pixel digest
     roles: Mapping[str, Role]  # of all its versions
+    masks: Set[tuple[str, str]]  # pixel digest and mask digest, of all its versions
 
     @property
     def number(self) -> int:
@@ -197,6 +198,7 @@ def _former(workspace: Workspace, name: str) -> _Former:
             version=version,
             images={image.pixel_digest: as_new(image) for image in images},
             roles=datasets.known_roles(session, name),
+            masks=datasets.known_masks(session, name),
         )
 
 
@@ -273,8 +275,8 @@ def _joined(
 ) -> tuple[list[_Taken], list[Skipped], list[str]]:
     """The pictures of the next version: those that stay, and those that were read.
 
-    A picture that the version has already keeps its label, for a person may have corrected it; a mask that was read
-    for it is taken.
+    A picture that the version has already keeps its label, for a person may have corrected it. A mask that was read
+    for it is taken, unless the dataset had that mask before and has it no more: then a person corrected it.
     """
     if not add:
         return list(read), [], []
@@ -293,11 +295,19 @@ def _joined(
                     f"{item.image.label}; it stays {old.label}. Change its label on the page Datasets if that is wrong",
                 )
             )
-        elif item.image.mask_digest not in (None, old.mask_digest):
+        elif item.image.mask_digest in (None, old.mask_digest):
+            known += 1
+        elif (old.pixel_digest, item.image.mask_digest) in former.masks:
+            conflicts.append(
+                Skipped(
+                    name=item.image.name,
+                    reason=f"the mask of this picture ('{old.name}') was corrected after this one; version "
+                    f"{former.number} keeps it. Give the picture its mask on the page Datasets if that is wrong",
+                )
+            )
+        else:
             image = replace(old, mask_digest=item.image.mask_digest)
             taken[old.pixel_digest] = _Taken(image=image, read=item.read)
-        else:
-            known += 1
     notes = [f"Pictures that version {former.number} has already: {known:,}."] if known else []
     return list(taken.values()), conflicts, notes
 

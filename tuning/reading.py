@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.images import decode, page, pages, pixel_digest, thumbnail
+from engine.images import MAX_FILE_BYTES, decode, page, pages, pixel_digest, thumbnail
 from engine.inspection import measure
 from engine.masks import encode_mask, fit_mask, merge_masks, read_mask
 from storage.layouts import Entry
@@ -74,9 +74,15 @@ def file_bytes(path: Path) -> bytes:
     """All bytes of a file.
 
     Raises:
-        BadPicture: it can't be read.
+        BadPicture: it can't be read, or is larger than any picture may be.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:  # else it would first fill the memory
+            raise BadPicture(
+                f"File '{path.name}' has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Cut or shrink the "
+                "picture, or leave it out."
+            )
         return path.read_bytes()
     except OSError as error:
         raise BadPicture(

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -35,7 +36,9 @@ def show(arrival_id: str, name: str) -> None:
         st.button("Add other pictures", on_click=leave)
         return
     if taking is not None:
-        st.info("Taking in was cancelled; nothing was changed.", icon=":material/undo:")
+        done = arrivals.taken(workspace(), arrival_id)
+        rest = "nothing was changed" if not done else f"what was done before stays: {_named(done)}"
+        st.info(f"Taking in was cancelled; {rest}.", icon=":material/undo:")
     looking = _status(arrivals.look_key, arrival_id)
     if looking is None:
         looking = arrivals.start_look(workspace(), arrival_id)
@@ -70,17 +73,19 @@ def _taking(arrival_id: str, job: Job) -> None:
     if job.state is JobState.RUNNING:
         st.subheader("Taking the pictures in")
         st.caption(
-            "This goes on when you leave the page. Nothing is changed before all pictures have been read."
+            "This goes on when you leave the page. A dataset changes when all its pictures have been read, not before."
         )
         _progress(arrivals.take_key, arrival_id, _pace)
         if st.button("Cancel", icon=":material/cancel:"):
             jobs.cancel(workspace().settings, job.key)
             st.rerun()
     elif job.state is JobState.DONE:
-        _outcome(job.result)
+        _outcome(arrival_id, job.result)
     else:
         interrupted = "Taking the pictures in was interrupted; no dataset was changed by half."
         st.error(job.error or interrupted, icon=":material/block:")
+        if done := arrivals.taken(workspace(), arrival_id):
+            st.info(f"Taken in before that, and there: {_named(done)}.", icon=":material/check_circle:")
         with st.container(horizontal=True):
             if st.button("Continue", type="primary", icon=":material/play_arrow:"):
                 arrivals.start_take(workspace(), arrival_id)
@@ -108,7 +113,11 @@ def _progress(key: Callable[[str], str], arrival_id: str, words: Callable[[Job],
     live()
 
 
-def _outcome(results: list[dict[str, Any]]) -> None:
+def _named(results: list[dict[str, Any]]) -> str:
+    return ", ".join(f"dataset {one['dataset']}, version {one['version']}" for one in results)
+
+
+def _outcome(arrival_id: str, results: list[dict[str, Any]]) -> None:
     """What came of it, per dataset, with what was left out."""
     for one in results:
         st.success(
@@ -119,15 +128,17 @@ def _outcome(results: list[dict[str, Any]]) -> None:
             st.caption(note)
         skipped = one["skipped"]
         if skipped:
-            st.warning(f"{plural(len(skipped), 'file')} left out, the others are in.", icon=":material/rule:")
+            st.warning(
+                f"{plural(one['left_out'], 'file')} left out, the others are in.", icon=":material/rule:"
+            )
             st.dataframe(
-                skipped[:500],
+                skipped,
                 hide_index=True,
                 column_config={"name": "Picture", "reason": "Why, and what to do"},
             )
             st.download_button(
                 "Download the report",
-                _csv(skipped),
+                partial(_report, arrival_id, one["version_id"]),
                 file_name=f"{one['dataset']}-version-{one['version']}-left-out.csv",
                 icon=":material/download:",
                 key=f"report {one['dataset']}",
@@ -154,6 +165,10 @@ def _go(dataset: str, section: str) -> None:
         st.query_params.pop(parameter, None)
     st.query_params["dataset"] = dataset
     st.session_state["section"] = section
+
+
+def _report(arrival_id: str, version_id: int) -> str:
+    return _csv(arrivals.left_out(workspace().settings, arrival_id, version_id))
 
 
 def _csv(skipped: list[dict[str, str]]) -> str:

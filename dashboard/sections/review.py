@@ -18,6 +18,7 @@ from storage.layouts import Choice, Group, Layout, groups
 from storage.records import Label
 from tuning import arrivals
 from tuning.arrivals import Arrival, Intake, Plan, Understood
+from tuning.errors import BadPicture
 
 PICTURES = 8  # shown of each group
 GROUPS_SHOWN = 12  # with pictures; all are in the table
@@ -197,7 +198,7 @@ def _small(path: str, name: str) -> str | None:
     """A small copy of a picture that is in no store yet; None where it can't be read."""
     try:
         return thumbnails.data_url(thumbnails.of_file(path, name))
-    except (EngineError, OSError):
+    except (EngineError, BadPicture):
         return None
 
 

@@ -39,7 +39,10 @@ def test_corrections_of_one_picture_add_up_and_the_last_wins(
             Edit(pixel_digest=A, label=Label.ANOMALOUS, defect_type="dent", mask_digest=B)
         ]
         edits.put_edits(opened, "plates", [Edit(pixel_digest=A, label=Label.NORMAL)], who="ann", now=START)
-        assert edits.list_edits(opened, "plates") == [Edit(pixel_digest=A, label=Label.NORMAL, mask_digest=B)]
+        # A normal picture has neither mask nor defect type: both are forgotten with the label they belonged to.
+        assert edits.list_edits(opened, "plates") == [Edit(pixel_digest=A, label=Label.NORMAL)]
+        with pytest.raises(BadEdit, match="waits to be labelled normal and is given a mask"):
+            edits.put_edits(opened, "plates", [Edit(pixel_digest=A, mask_digest=B)], who="ben", now=START)
 
 
 def test_corrections_can_be_forgotten_one_by_one_or_all(engine: Engine, make_version: MakeVersion) -> None:

@@ -1,9 +1,11 @@
 """Pictures on their way in, by real uploads and real processes: looked at, taken in, killed, refused."""
 
+import json
 import os
 import signal
 import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ from storage.errors import UploadNotFound
 from storage.records import Label, Skipped, now
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
-from tuning import arrivals, jobs
+from tuning import arrivals, corrections, jobs, versions
 from tuning.arrivals import Intake, Plan
-from tuning.errors import NotAllowed
+from tuning.errors import JobCancelled, NotAllowed
 from tuning.jobs import Job, JobState
 from tuning.sweep import sweep
 
@@ -212,6 +214,90 @@ def test_what_is_no_arrival_is_not_found(workspace) -> None:
     for wrong in ("0" * 32, "../x", ""):
         with pytest.raises(UploadNotFound):
             arrivals.find(workspace, wrong)
+
+
+def test_archives_of_the_same_name_stay_apart(workspace, make_folder, tmp_path) -> None:
+    """Each keeps its own pictures and masks, whatever loose files lie beside them."""
+    folder = make_folder("parts", train=12, test_normal=2, defects={"dent": 2})
+    files = [
+        (f"{line}/parts.zip", zipped(folder, tmp_path / f"{line}.zip").read_bytes())
+        for line in ("line1", "line2")
+    ]
+    files.append(("line2-parts/note.txt", b"of the second line"))
+    upload = staging.create(
+        workspace.settings.staging_folder,
+        files=[(name, len(data)) for name, data in files],
+        dataset="",
+        limits=staging.Limits(max_bytes=1e9),
+        now=now(),
+    )
+    for index, (_, data) in enumerate(files):
+        staging.append(upload, staging.Position(index, 0), index, data)
+    staging.complete(upload, now())
+    assert look(workspace, upload.id).state is JobState.DONE
+    entries = [entry for one in arrivals.understood(workspace, upload.id).layouts for entry in one.entries]
+    assert len(entries) == len({entry.name for entry in entries}) == 2 * 16
+    for entry in entries:
+        for mask in entry.mask_paths:
+            unpacked = workspace.settings.staging_folder / upload.id / "unpacked"
+            assert mask.relative_to(unpacked).parts[0] == entry.path.relative_to(unpacked).parts[0]
+
+
+def test_cancelled_intake_says_what_it_took_in_and_going_on_leaves_that_alone(
+    workspace, make_folder, tmp_path
+) -> None:
+    for product in ("bolts", "nuts"):
+        make_folder(f"line/{product}", train=12, test_normal=2, defects={"dent": 3})
+    arrival_id = uploaded(workspace, zipped(tmp_path / "line", tmp_path / "line.zip"))
+    assert look(workspace, arrival_id).state is JobState.DONE
+    assert len(arrivals.understood(workspace, arrival_id).layouts) == 2
+    intakes = (Intake(name="bolts", add=False), Intake(name="nuts", add=False))
+    _plan(workspace, arrival_id, intakes)
+
+    def cancelled_in_the_second(done: int, total: int, what: str) -> None:
+        if "nuts" in what:
+            raise JobCancelled("by a person")
+
+    with pytest.raises(JobCancelled):
+        arrivals.take(workspace, arrival_id, cancelled_in_the_second)
+    assert [(one["dataset"], one["version"]) for one in arrivals.taken(workspace, arrival_id)] == [
+        ("bolts", 1)
+    ]
+    with workspace.session() as session:
+        assert [one.name for one in datasets.list_datasets(session)] == ["bolts"]
+        dent = next(
+            image
+            for image in datasets.list_images(session, datasets.latest_version(session, "bolts").id)
+            if image.label is Label.ANOMALOUS
+        )
+    corrections.put(workspace, "bolts", corrections.relabelled([dent], Label.NORMAL), who="bob")
+    corrected = versions.save_edits(workspace, "bolts", who="bob")
+    results = arrivals.take(workspace, arrival_id, lambda *_: None)
+    assert [(one["dataset"], one["version"]) for one in results] == [("bolts", 1), ("nuts", 1)]
+    with workspace.session() as session:
+        assert datasets.latest_version(session, "bolts").id == corrected.id  # not replaced once more
+    assert arrivals.taken(workspace, arrival_id) == []
+
+
+def test_report_has_all_that_was_left_out_and_the_result_the_first_of_it(
+    workspace, make_folder, tmp_path
+) -> None:
+    folder = make_folder(train=12, flat=True)
+    for number in range(520):
+        (folder / f"broken{number:03d}.png").write_text(f"no picture {number}")
+    arrival_id = uploaded(workspace, zipped(folder, tmp_path / "parts.zip"))
+    look(workspace, arrival_id)
+    (result,) = take(workspace, arrival_id, Intake(name="parts")).result
+    assert (result["pictures"], result["left_out"], len(result["skipped"])) == (12, 520, 500)
+    report = arrivals.left_out(workspace.settings, arrival_id, result["version_id"])
+    assert len({one["name"] for one in report}) == 520
+
+
+def _plan(workspace: Workspace, arrival_id: str, intakes: tuple[Intake, ...]) -> None:
+    """Decide, without a process that begins at once."""
+    plan = asdict(Plan(intakes=intakes, who="ann"))
+    file = workspace.settings.staging_folder / arrival_id / arrivals.PLAN
+    file.write_text(json.dumps(plan))
 
 
 def _kill_at_work(workspace: Workspace, key: str) -> None:

@@ -304,3 +304,10 @@ def test_progress_reaches_the_total(workspace, parts, tmp_path):
 def test_unknown_version_is_refused(workspace, parts, tmp_path):
     with pytest.raises(VersionNotFound, match="no dataset version with id 999"):
         export_version(workspace, replace(parts, id=999), tmp_path / "out.zip")
+
+
+def test_reserve_of_the_disk_stays_free(workspace, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000_000))
+    with pytest.raises(DiskFull, match=r"1\.0 GB free, 1\.0 GB of which stay in reserve\. Free some"):
+        export_version(workspace, parts, tmp_path / "out.zip", reserve_bytes=1e9)
+    assert export_version(workspace, parts, tmp_path / "out.zip") > 0

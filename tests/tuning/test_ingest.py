@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.images import MAX_FILE_BYTES
 from storage import datasets
 from storage.errors import BadDatasetName, StorageError
-from storage.records import Label, Role
+from storage.records import Edit, Label, Role
+from tuning import corrections
 from tuning.errors import BadDataset
 from tuning.ingest import ingest_folder
+from tuning.versions import save_edits
 
 
 def images_of(workspace, version):
@@ -132,3 +135,36 @@ def test_real_tiles_are_understood(workspace, magnetic_tile: Path):
     )
     assert version.count(role=Role.TEST, label=Label.ANOMALOUS) == 32
     assert version.has_masks
+
+
+def test_mask_that_a_person_took_away_does_not_come_back_with_the_same_folder(workspace, make_folder):
+    folder = make_folder(defects={"scratch": 4})
+    first = ingest_folder(workspace, folder, "parts").version
+    scratch = next(image for image in images_of(workspace, first) if image.mask_digest)
+    edit = Edit(pixel_digest=scratch.pixel_digest, mask_digest="")
+    corrections.put(workspace, "parts", [edit], who="ann")
+    second = save_edits(workspace, "parts", who="ann")
+    again = ingest_folder(workspace, folder, "parts")
+    assert again.version.id == second.id
+    (conflict,) = again.skipped
+    assert conflict.name == scratch.name
+    assert "was corrected after this one; version 2 keeps it" in conflict.reason
+
+
+def test_mask_that_the_dataset_never_had_is_taken(workspace, make_folder):
+    folder = make_folder(defects={"scratch": 4})
+    mask = folder / "ground_truth" / "scratch" / "000_mask.png"
+    ingest_folder(workspace, folder, "parts")
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(mask)
+    report = ingest_folder(workspace, folder, "parts")
+    assert (report.version.number, report.version.change, report.skipped) == (2, "1 mask changed", ())
+
+
+def test_file_larger_than_any_picture_is_left_out_unread(workspace, make_folder):
+    folder = make_folder(train=12, flat=True)
+    with (folder / "huge.png").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)  # takes no room on the disk
+    report = ingest_folder(workspace, folder, "parts")
+    (huge,) = report.skipped
+    assert (huge.name, report.version.count()) == ("huge.png", 12)
+    assert "has 536,870,913 bytes; at most 536,870,912 are read" in huge.reason

@@ -177,6 +177,19 @@ def test_normal_picture_is_given_neither_mask_nor_defect_type(workspace, version
             edits.discard_edits(session, NAME)
 
 
+def test_mask_for_a_picture_that_waits_to_be_normal_is_refused(workspace, version) -> None:
+    dent = next(image for image in images(workspace, version) if image.defect_type == "dent")
+    corrections.put(workspace, NAME, relabelled([dent], Label.NORMAL), who="ann")
+    mask = masked(workspace, dent, encode_mask(np.ones((64, 64), bool)), "drawn.png")
+    with pytest.raises(BadEdit, match="waits to be labelled normal and is given a mask"):
+        corrections.put(workspace, NAME, [mask], who="ann")
+    with workspace.session() as session:
+        edits.discard_edits(session, NAME)
+    corrections.put(workspace, NAME, [mask], who="ann")  # in the other order the label wins
+    corrections.put(workspace, NAME, relabelled([dent], Label.NORMAL), who="ann")
+    assert waiting(workspace) == [Edit(pixel_digest=dent.pixel_digest, label=Label.NORMAL)]
+
+
 def test_mask_that_marks_nothing_or_has_another_shape_is_refused(workspace, version) -> None:
     dent = next(image for image in images(workspace, version) if image.defect_type == "dent")
     with pytest.raises(BadPicture, match=r"Mask 'empty\.png' marks no pixel of picture 'test/dent/000\.png'"):
