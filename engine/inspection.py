@@ -93,10 +93,14 @@ def near_duplicates(signatures: npt.NDArray[np.uint8]) -> list[tuple[int, int, f
     Pictures of one product, taken alike, look all the same; so what is common to all is taken away first, then all that
     is smooth, and the detail that is left is compared: two parts never share their texture and noise.
 
+    Memory is that of `signatures` in float32, twice, however many of them are alike.
+
     Args:
-        signatures: (N, 64, 64) of `measure`.
+        signatures: (N, 64, 64) of `measure`; what is told of a copy is the first picture it is like, so the ones that
+            should stay come first.
     Returns:
-        (first, second, likeness) for every pair found, first < second, likeness between _ALIKE and 1.
+        (first, second, likeness) once for each picture that is like one before it: the first such, first < second,
+        likeness between _ALIKE and 1; ordered by second.
     """
     if len(signatures) < 2:
         return []
@@ -106,11 +110,13 @@ def near_duplicates(signatures: npt.NDArray[np.uint8]) -> list[tuple[int, int, f
     detail -= uniform_filter(detail, size=(0, 7, 7), mode="nearest")
     flat = detail.reshape(len(detail), -1)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    flat = np.divide(flat, norms, out=np.zeros_like(flat), where=norms > _EMPTY)
+    flat /= np.where(norms > _EMPTY, norms, np.inf)  # a detail that is only rounding is like nothing
     found = []
     for start in range(0, len(flat), _BLOCK):
-        likeness = flat[start : start + _BLOCK] @ flat[start:].T
-        for row, column in zip(*np.nonzero(likeness > _ALIKE), strict=True):
-            if column > row:
-                found.append((int(start + row), int(start + column), float(likeness[row, column])))
+        likeness = flat[start : start + _BLOCK] @ flat[: start + _BLOCK].T
+        for row, values in enumerate(likeness):
+            before = values[: start + row]
+            if len(before) and before.max() > _ALIKE:
+                first = int(np.argmax(before > _ALIKE))
+                found.append((first, start + row, float(before[first])))
     return found

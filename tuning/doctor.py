@@ -25,7 +25,8 @@ from storage.records import DatasetVersion, ImageRecord, Label, Role, now
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
-from tuning.findings import SHOWN, Finding, FindingPicture, about, found
+from tuning.findings import Finding, FindingPicture, about, found
+from tuning.ingest import COPY_OF
 from tuning.jobs import Job, Progress
 
 MODULE = "tuning.doctor"
@@ -34,6 +35,8 @@ CALIBRATION_FOR = ((19, "5 %"), (99, "1 %"))  # pictures that guarantee a false-
 FEW_OF_A_TYPE = 4  # fewer pictures of a defect type judge nothing by themselves
 FEW_HELD_OUT = 10  # normal pictures, below which validation or test say little
 STUDY_SIDE = 256  # pixels of the canvas that a study takes by default
+NAMES_TOLD = 200  # of files that were left out; the report of the ingest has all
+_STAYING_FIRST = (Role.TRAIN, Role.CALIBRATION, Role.VALIDATION, Role.TEST)
 SMALLEST_DEFECT = 4  # pixels on that canvas
 STRETCH = 1.5  # of one side against the other, from which on squashing distorts
 
@@ -130,8 +133,8 @@ def _missing(images: Sequence[ImageRecord]) -> list[Finding]:
 
 
 def _left_out(skipped: Sequence[tuple[str, str]]) -> list[Finding]:
-    copies = [name for name, reason in skipped if reason.startswith("the same pixels as")]
-    others = [f"{name}: {reason}" for name, reason in skipped if not reason.startswith("the same pixels as")]
+    copies = [name for name, reason in skipped if reason.startswith(COPY_OF)]
+    others = [f"{name}: {reason}" for name, reason in skipped if not reason.startswith(COPY_OF)]
     findings = []
     if others:
         findings.append(
@@ -142,7 +145,7 @@ def _left_out(skipped: Sequence[tuple[str, str]]) -> list[Finding]:
                 why="They are not in the version: nothing is trained or judged on them.",
                 remedy="Each line says what is wrong. Mend the files and add them again.",
                 count=len(others),
-                names=tuple(others[:SHOWN]),
+                names=tuple(others[:NAMES_TOLD]),
             )
         )
     if copies:
@@ -154,7 +157,7 @@ def _left_out(skipped: Sequence[tuple[str, str]]) -> list[Finding]:
                 why="A picture that stands in training and in test makes figures look better than they are.",
                 remedy="Nothing needs to be done: one of each is kept, in one role.",
                 count=len(copies),
-                names=tuple(copies[:SHOWN]),
+                names=tuple(copies[:NAMES_TOLD]),
             )
         )
     return findings
@@ -166,6 +169,8 @@ def _copies(
     if progress is not None:
         progress(0, 0, "comparing all pictures")
     side = SIGNATURE_SIDE
+    # A copy is told with the first picture it is like: of two, the one that is trained on stays.
+    images = sorted(images, key=lambda image: _STAYING_FIRST.index(image.role))
     signatures = np.stack(
         [np.frombuffer(measures[one.pixel_digest].signature, np.uint8).reshape(side, side) for one in images]
         or [np.zeros((side, side), np.uint8)]
@@ -173,13 +178,11 @@ def _copies(
     across: list[FindingPicture] = []
     within: list[FindingPicture] = []
     for first, second, _ in near_duplicates(signatures[: len(images)]):
-        one, other = images[first], images[second]
-        leaks = {one.role, other.role} & {Role.TRAIN, Role.CALIBRATION} and one.role is not other.role
-        judged = one if one.role in (Role.TEST, Role.VALIDATION) else other
-        kept = other if judged is one else one
+        kept, copy = images[first], images[second]
+        leaks = kept.role in (Role.TRAIN, Role.CALIBRATION) and kept.role is not copy.role
         picture = FindingPicture(
-            pixel_digest=judged.pixel_digest,
-            note=f"{judged.name} ({judged.role}) is like {kept.name} ({kept.role})",
+            pixel_digest=copy.pixel_digest,
+            note=f"like {kept.name} ({kept.role})",
             other=kept.pixel_digest,
         )
         (across if leaks else within).append(picture)
@@ -190,7 +193,7 @@ def _copies(
             severity="serious",
             title="near copies in different roles",
             why="The model is judged by a picture that it was trained on: figures are better than the truth.",
-            remedy="Take one of each pair out, or accept that they are two parts.",
+            remedy="Take the first of each pair out, or accept that they are two parts.",
             fix="remove",
         ),
         *found(
@@ -199,7 +202,7 @@ def _copies(
             severity="look",
             title="near copies within training or within judging",
             why="The same photograph counts twice.",
-            remedy="Take one of each pair out, or accept that they are two parts.",
+            remedy="Take the first of each pair out, or accept that they are two parts.",
             fix="remove",
         ),
     ]

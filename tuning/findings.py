@@ -7,8 +7,6 @@ from typing import Any, Literal
 from storage import checkups
 from storage.records import Edit, ImageRecord, Label
 
-SHOWN = 200  # pictures kept of one finding; its count is the true one
-
 Severity = Literal["serious", "look", "note"]
 Fix = Literal["remove", "unmask", "normal", "anomalous"]
 
@@ -32,8 +30,8 @@ class Finding:
     why: str
     remedy: str
     count: int
-    pictures: tuple[FindingPicture, ...] = ()  # at most SHOWN
-    names: tuple[str, ...] = ()  # of files that are in no version
+    pictures: tuple[FindingPicture, ...] = ()
+    names: tuple[str, ...] = ()  # of files that are in no version, the first of them
     fix: Fix | None = None  # what one click does to a picture
 
 
@@ -82,4 +80,4 @@ def found(pictures: Sequence[FindingPicture], **words: Any) -> list[Finding]:
     Args:
         words: the other fields of `Finding`.
     """
-    return [Finding(count=len(pictures), pictures=tuple(pictures[:SHOWN]), **words)] if pictures else []
+    return [Finding(count=len(pictures), pictures=tuple(pictures), **words)] if pictures else []

@@ -31,6 +31,7 @@ from tuning.reading import ReadPicture, keep_freed_memory, read_entry
 logger = logging.getLogger(__name__)
 
 MIN_NORMAL = 10  # fewer normal pictures can neither train nor calibrate anything
+COPY_OF = "the same pixels as"  # how the reason begins for which an exact copy is left out
 AHEAD = 2  # files waiting per reading thread, so that only a few pictures are ever in memory
 NOBODY = "unknown"
 
@@ -264,7 +265,7 @@ def _without_duplicates(read: Sequence[_Taken]) -> tuple[list[_Taken], list[Skip
         )
         kept.append(best)
         left_out += [
-            Skipped(name=item.image.name, reason=f"the same pixels as {best.image.name}, which is kept")
+            Skipped(name=item.image.name, reason=f"{COPY_OF} {best.image.name}, which is kept")
             for item in others
         ]
     return kept, left_out

@@ -18,6 +18,7 @@ class Tile:
     title: str  # read out, and shown under the pointer
     caption: str = ""  # below the picture, left
     detail: str = ""  # below the picture, right
+    note: str = ""  # below both, as long as it needs
     decision: str | None = None  # accept or reject: coloured and with its shape
     wrong: str | None = None  # "false reject" or "escape": marked on the picture
     beside: str | None = None  # address of a second picture, to compare with

@@ -9,16 +9,16 @@ from dashboard.components import choosing
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
 from dashboard.session import WHO, workspace
-from dashboard.wording import moment, plural
+from dashboard.wording import duration, moment, plural
 from storage import checkups
 from storage.records import DatasetVersion, ImageRecord, now
 from tuning import doctor, jobs
 from tuning.corrections import put as put_corrections
 from tuning.findings import Finding, FindingPicture, Fix, correction, read_findings, subject
-from tuning.jobs import JobState
+from tuning.jobs import Job, JobState
 
 LIVE_SECONDS = 0.7
-TILES = 24  # shown of a finding
+TILES = 24  # shown of a finding at first, and more with each click
 ICONS = {"serious": ":material/error:", "look": ":material/visibility:", "note": ":material/info:"}
 WORDS = {"serious": "serious", "look": "have a look", "note": "good to know"}
 FIXES: dict[Fix, str] = {
@@ -36,11 +36,12 @@ def show(name: str, version: DatasetVersion) -> None:
     if job is not None and job.state is JobState.RUNNING:
         _progress(version)
         return
-    if job is not None and job.state in (JobState.FAILED, JobState.INTERRUPTED):
-        st.error(job.error or "The examination was interrupted.", icon=":material/block:")
     with workspace().session() as session:
         checkup = checkups.get_checkup(session, version.id)
         accepted = checkups.accepted_findings(session, name)
+    ended_badly = job is not None and job.state in (JobState.FAILED, JobState.INTERRUPTED)
+    if job is not None and ended_badly and (checkup is None or checkup.created_at < job.updated_at):
+        st.error(job.error or "The examination was interrupted.", icon=":material/block:")
     if checkup is None:
         choosing.none_yet(
             "Not examined yet",
@@ -78,7 +79,7 @@ def _progress(version: DatasetVersion) -> None:
         if job is None or job.state is not JobState.RUNNING:
             st.rerun()
             return
-        st.progress(min(1.0, job.done / job.total) if job.total else 0.0, text=f"{job.text} …")
+        st.progress(min(1.0, job.done / job.total) if job.total else 0.0, text=_pace(job))
 
     st.subheader("The doctor looks at the pictures")
     live()
@@ -100,19 +101,29 @@ def _finding(
         return
     with st.container(border=True):
         count = ""
-        if finding.pictures or finding.names:
-            count = f" · {plural(finding.count, 'picture' if finding.pictures else 'file')}"
+        if open_ones:
+            count = f" · {plural(len(open_ones), 'picture')}"
+        elif finding.names:
+            count = f" · {plural(finding.count, 'file')}"
         st.markdown(
             f"{ICONS[finding.severity]} **{_capital(finding.title)}**{count} · {WORDS[finding.severity]}"
         )
         st.write(f"{finding.why} *{finding.remedy}*")
         if finding.names:
-            with st.expander(f"Which ({len(finding.names):,})"):
+            first = f"the first {len(finding.names):,}" if len(finding.names) < finding.count else "all"
+            with st.expander(f"Which ({first})"):
                 st.dataframe({"file": list(finding.names)}, hide_index=True)
         if open_ones:
             _pictures(name, finding, open_ones, images)
         elif st.button("Accept", key=f"accept {finding.kind}"):
             _accept(name, finding.kind, [""])
+
+
+def _pace(job: Job) -> str:
+    if not job.total:
+        return f"{job.text} …"
+    left = f", {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+    return f"{_capital(job.text)} · {job.done:,} of {job.total:,}{left}"
 
 
 def _capital(text: str) -> str:
@@ -124,7 +135,9 @@ def _pictures(
 ) -> None:
     key = f"picked {finding.kind}"
     chosen = st.session_state.setdefault(key, set())
-    shown = pictures[:TILES]
+    length = f"length {finding.kind}"
+    shown = pictures[: st.session_state.get(length, TILES)]
+    paired = any(picture.other in images for picture in pictures)
     gallery(
         [
             Tile(
@@ -133,9 +146,10 @@ def _pictures(
                 beside=cached.thumbnail_url(images[picture.other].digest)
                 if picture.other in images
                 else None,
-                title=f"{images[picture.pixel_digest].name} {picture.note}",
-                caption=picture.note or images[picture.pixel_digest].name,
+                title=images[picture.pixel_digest].name,
+                caption=images[picture.pixel_digest].name.rpartition("/")[2],
                 detail=images[picture.pixel_digest].role.value,
+                note=picture.note,
             )
             for picture in shown
         ],
@@ -143,16 +157,21 @@ def _pictures(
         on_pick=lambda _: None,
         chosen=sorted(chosen),
         on_choose=lambda ids: (chosen.clear(), chosen.update(ids))[0],
-        tile_width=240 if any(picture.other in images for picture in shown) else 118,
+        tile_width=240 if paired else 118,
     )
-    if len(pictures) > TILES:
-        st.caption(f"and {len(pictures) - TILES:,} more")
+    if len(pictures) > len(shown):
+        st.button(
+            f"Show more ({len(pictures) - len(shown):,} are hidden)",
+            key=f"more {finding.kind}",
+            type="tertiary",
+            on_click=lambda: st.session_state.update({length: len(shown) + 4 * TILES}),
+        )
     picked = [picture for picture in pictures if subject(picture) in chosen] or pictures
     which = "chosen" if len(picked) < len(pictures) else "all"
+    which = f"{which} {len(picked):,}"
     with st.container(horizontal=True):
-        if finding.fix is not None and st.button(
-            f"{FIXES[finding.fix]} ({which})", key=f"fix {finding.kind}"
-        ):
+        fix = "Take the first of each out" if paired else FIXES.get(finding.fix or "remove", "")
+        if finding.fix is not None and st.button(f"{fix} ({which})", key=f"fix {finding.kind}"):
             wanted = [edit for picture in picked if (edit := correction(finding, picture)) is not None]
             put_corrections(workspace(), name, wanted, who=WHO)
             chosen.clear()

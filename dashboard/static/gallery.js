@@ -31,6 +31,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const shape = { accept: "✓ ", reject: "✕ " }[tile.decision] ?? "";
     below.append(text("caption", shape + tile.caption), text("detail", tile.detail));
     element.append(below);
+    if (tile.note) element.append(text("note", tile.note));
     if (chosen) element.classList.toggle("chosen", chosen.has(tile.id));
     element.onclick = (click) => {
       if (chosen) return choose(tile.id, click.shiftKey);

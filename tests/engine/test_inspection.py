@@ -157,10 +157,10 @@ def test_flat_pictures_are_not_copies_of_each_other(count: int) -> None:
     assert pairs(*[flat(100 + number % 3) for number in range(count)]) == set()
 
 
-def test_likeness_is_told_and_every_pair_once() -> None:
+def test_likeness_is_told_and_every_copy_once_with_the_first_it_is_like() -> None:
     original = product(100)
     found = near_duplicates(signatures(original, original, *[product(seed) for seed in range(8)], original))
-    assert {(first, second) for first, second, _ in found} == {(0, 1), (0, 10), (1, 10)}
+    assert {(first, second) for first, second, _ in found} == {(0, 1), (0, 10)}
     assert all(likeness == pytest.approx(1, abs=1e-4) for _, _, likeness in found)
 
 
@@ -169,3 +169,11 @@ def test_copies_are_found_across_blocks() -> None:
     many = draw.integers(0, 256, (1100, SIGNATURE_SIDE, SIGNATURE_SIDE), dtype=np.uint8)
     many[1090], many[600] = many[3], many[599]
     assert {(first, second) for first, second, _ in near_duplicates(many)} == {(3, 1090), (599, 600)}
+
+
+def test_a_burst_of_one_photograph_is_told_once_for_each_copy() -> None:
+    draw = np.random.default_rng(0)
+    bursts = draw.integers(0, 256, (3, SIGNATURE_SIDE, SIGNATURE_SIDE), dtype=np.uint8)
+    found = near_duplicates(np.repeat(bursts, 400, axis=0))
+    assert len(found) == 3 * 399
+    assert {first for first, _, _ in found} == {0, 400, 800}

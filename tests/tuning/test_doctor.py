@@ -113,3 +113,29 @@ def test_defects_in_the_margin_are_told_apart_from_those_that_a_crop_keeps(works
         mask[(2 if number == 5 else 60) :][:5, 50:60] = 255
         Image.fromarray(mask).save(folder / f"ground_truth/dent/{number:03d}_mask.png")
     assert names(workspace, examined(workspace, folder)["cropped-defect"]) == ["test/dent/005.png"]
+
+
+def test_every_picture_of_a_finding_is_kept_however_many_they_are(workspace, make_folder) -> None:
+    folder = make_folder(train=30, test_normal=24, flat=True, size=32)
+    draw = np.random.default_rng(0)
+    for number in range(230):  # mostly white, each another picture
+        pixels = np.full((32, 32), 255, np.uint8)
+        pixels[:8] = draw.integers(0, 250, (8, 32))
+        Image.fromarray(pixels).save(folder / f"white{number:03d}.png")
+    finding = examined(workspace, folder)["clipped"]
+    assert (finding.count, len(finding.pictures)) == (230, 230)
+
+
+def test_of_copies_in_two_roles_the_one_that_is_trained_on_stays(workspace, make_folder) -> None:
+    folder = make_folder(train=30, test_normal=24, defects={"dent": 8}, size=128)
+    picture = opened(folder / "train/good/003.png")
+    for number in range(3):
+        picture.resize((160 + number, 160 + number), Image.Resampling.BICUBIC).save(
+            folder / f"test/good/copy{number}.png"
+        )
+    found = examined(workspace, folder)
+    across = found["near-copies-across"]
+    assert sorted(names(workspace, across)) == [f"test/good/copy{number}.png" for number in range(3)]
+    assert {one.note for one in across.pictures} == {across.pictures[0].note}
+    assert "train/good/003.png" in across.pictures[0].note
+    assert "near-copies" not in found

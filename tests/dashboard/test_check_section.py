@@ -1,0 +1,87 @@
+"""The section Check of the page Datasets: findings in full, corrected or accepted with one click."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from storage import checkups, datasets, edits
+from storage.records import DatasetVersion
+from storage.workspace import Workspace, open_workspace
+from tuning import jobs
+from tuning.commands import ingest_folder
+from tuning.doctor import examine, job_key
+from tuning.errors import BadPicture
+
+Page = Callable[..., AppTest]
+
+WHITE = 30  # pictures that are mostly white, more than are shown at first
+
+
+@pytest.fixture
+def workspace(home: Path) -> Workspace:
+    return open_workspace()
+
+
+@pytest.fixture
+def version(workspace: Workspace, make_folder: Callable[..., Path]) -> DatasetVersion:
+    """An examined dataset `parts`."""
+    folder = make_folder(train=30, flat=True, size=32)
+    draw = np.random.default_rng(0)
+    for number in range(WHITE):
+        pixels = np.full((32, 32), 255, np.uint8)
+        pixels[:8] = draw.integers(0, 250, (8, 32))
+        Image.fromarray(pixels).save(folder / f"white{number:03d}.png")
+    version = ingest_folder(workspace, folder, "parts").version
+    examine(workspace, version, quick=True)
+    return version
+
+
+def _open(page: Page) -> AppTest:
+    app = page("views/datasets.py", dataset="parts", section="Check")
+    assert not app.exception
+    return app
+
+
+def test_all_means_every_picture_of_the_finding(
+    page: Page, workspace: Workspace, version: DatasetVersion
+) -> None:
+    app = _open(page)
+    assert "(6 are hidden)" in app.button(key="more clipped").label
+    app.button(key="more clipped").click().run()
+    assert "more clipped" not in [button.key for button in app.button]
+    assert app.button(key="accept clipped").label == f"Accept (all {WHITE})"
+    app.button(key="accept clipped").click().run()
+    assert "accept clipped" not in [button.key for button in app.button]
+    with workspace.session() as session:
+        accepted = [kind for kind, _ in checkups.accepted_findings(session, "parts")]
+    assert accepted.count("clipped") == WHITE
+
+
+def test_taking_all_out_makes_a_correction_of_each(
+    page: Page, workspace: Workspace, version: DatasetVersion
+) -> None:
+    app = _open(page)
+    app.button(key="fix clipped").click().run()
+    assert not app.exception
+    with workspace.session() as session:
+        waiting = edits.list_edits(session, "parts")
+        digests = {
+            image.pixel_digest for image in datasets.list_images(session, version.id) if "white" in image.name
+        }
+    assert {edit.pixel_digest for edit in waiting if edit.remove} == digests
+
+
+def test_failure_is_told_until_a_later_look_succeeds(
+    page: Page, workspace: Workspace, version: DatasetVersion
+) -> None:
+    def fail(progress: jobs.Progress) -> None:
+        raise BadPicture("Picture 'a.png' is gone. Bring it back.")
+
+    jobs.work(workspace.settings, job_key(version.id), fail)
+    assert [error.value for error in _open(page).error] == ["Picture 'a.png' is gone. Bring it back."]
+    examine(workspace, version, quick=True)
+    assert [error.value for error in _open(page).error] == []
