@@ -168,15 +168,15 @@ def _pictures(
         )
     picked = [picture for picture in pictures if subject(picture) in chosen] or pictures
     which = "chosen" if len(picked) < len(pictures) else "all"
-    which = f"{which} {len(picked):,}"
+    which = f" ({which} {len(picked):,})" if len(pictures) > 1 else ""
     with st.container(horizontal=True):
         fix = "Take the first of each out" if paired else FIXES.get(finding.fix or "remove", "")
-        if finding.fix is not None and st.button(f"{fix} ({which})", key=f"fix {finding.kind}"):
+        if finding.fix is not None and st.button(f"{fix}{which}", key=f"fix {finding.kind}"):
             wanted = [edit for picture in picked if (edit := correction(finding, picture)) is not None]
             put_corrections(workspace(), name, wanted, who=WHO)
             chosen.clear()
             st.rerun()
-        if st.button(f"Accept ({which})", key=f"accept {finding.kind}", icon=":material/check:"):
+        if st.button(f"Accept{which}", key=f"accept {finding.kind}", icon=":material/check:"):
             subjects = [subject(picture) for picture in picked]
             chosen.clear()
             _accept(name, finding.kind, subjects)
