@@ -2,7 +2,7 @@
 
 | request | answer |
 |---|---|
-| POST /uploads with {"dataset", "files": [[name, bytes, changed], …], "left_out": [name, …]} | id; files it does without; where it goes on |
+| POST /uploads with an `Announcement` | id; files it does without; where it goes on |
 | GET /uploads/{id} | bytes received of each file that has some |
 | GET /uploads/{id}/{index}?to=last | where these files go on |
 | PATCH /uploads/{id}/{index}?to=last, header Upload-Offset | the same, after the body was written there |
