@@ -123,7 +123,9 @@ def work_seconds(home: Path, pictures: int) -> dict[str, float]:
             return build(workspace, pictures)
         version = known[NAME]
         if version is None or version.number < VERSIONS or not waiting:  # corrections that wait are put last
-            raise SystemExit(f"The installation in '{home}' was left half built. Delete the folder, or name another.")
+            raise SystemExit(
+                f"The installation in '{home}' was left half built. Delete the folder, or name another."
+            )
         return {"checkup": _seconds(partial(_examine, workspace))}
     finally:
         workspace.close()

@@ -106,7 +106,7 @@ def _reason(error: Exception, data: bytes, name: str) -> str:
     if isinstance(error, Image.DecompressionBombError):
         found = re.search(r"\d+", str(error))  # Pillow tells how many in its message alone
         many = f"{int(found[0]):,} pixels" if found else "too many pixels"
-        return f"Image {name!r} has {many}; at most {MAX_PIXELS:,} are read. Cut or shrink it."
+        return f"Image {name!r} has {many}; at most {MAX_PIXELS:,} pixels are read. Cut or shrink it."
     if "MAX_TEXT" in str(error):  # Pillow names its limit in the message alone
         return (
             f"Image {name!r} carries text or a colour profile that unpacks to more than 1 MB; only pixels are "

@@ -32,7 +32,9 @@ def test_pages_are_opened_twice_and_timed(tmp_path: Path, capsys: pytest.Capture
         assert list(visits) == ["first", "second"]
         assert all(seconds > 0 for one in visits.values() for seconds in one)
     assert "study of one trial" in told["work_seconds"]
-    assert told["pictures"] == pages.pictures_held(home) == 1000 + 4 - pages.REMOVED  # copies were drawn beside
+    assert (
+        told["pictures"] == pages.pictures_held(home) == 1000 + 4 - pages.REMOVED
+    )  # copies were drawn beside
     assert "| one picture | " in capsys.readouterr().out
     assert list(pages.work_seconds(home, 1000)) == ["checkup"]  # an installation that is there is used
 

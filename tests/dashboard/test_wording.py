@@ -18,7 +18,8 @@ def test_duration(seconds: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.3, "less than a second left"), (45, "about 45 s left"), (240, "about 4 min left")]
+    ("seconds", "text"),
+    [(0.3, "less than a second left"), (45, "about 45 s left"), (240, "about 4 min left")],
 )
 def test_time_left(seconds: float, text: str) -> None:
     assert wording.time_left(seconds) == text
