@@ -204,7 +204,8 @@ def _pictures(layout: Layout, key: str, mask_threshold: int) -> None:
         if number >= GROUPS_SHOWN:
             st.caption(f"{plural(len(by_group) - GROUPS_SHOWN, 'more group')} without pictures here.")
             break
-        st.caption(plain(group))
+        if group != ".":  # the folder itself
+            st.caption(plain(group))
         tiles, unreadable = [], []
         for entry in entries:
             source, detail = _small(entry, mask_threshold)
