@@ -10,6 +10,7 @@ from typing import ParamSpec
 import streamlit as st
 
 from dashboard.errors import DashboardError
+from dashboard.wording import plain
 from engine.errors import EngineError
 from storage.errors import StorageError
 from tuning.errors import TuningError
@@ -21,13 +22,18 @@ OURS = (EngineError, StorageError, TuningError, DashboardError)
 P = ParamSpec("P")
 
 
+def refused(reason: object, *, icon: str = ":material/block:") -> None:
+    """Say why something can't be done. What is named in it is shown as it is, never read as Markdown."""
+    st.error(plain(str(reason)), icon=icon)
+
+
 @contextmanager
 def shown() -> Iterator[None]:
     """Show what goes wrong inside: our errors as they are; the others go to the log with their traceback."""
     try:
         yield
     except OURS as error:
-        st.error(str(error), icon=":material/error:")
+        refused(error, icon=":material/error:")
     except Exception:  # the last resort of a page; the log has it all
         incident = secrets.token_hex(3).upper()
         logger.exception("incident %s", incident)

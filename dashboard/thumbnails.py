@@ -6,6 +6,7 @@ Pages show them by address (`address`), which browsers ask once and keep.
 import asyncio
 import base64
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from dashboard import tickets
+from dashboard import display, heatmap, tickets
 from dashboard.guard import base_path, guarded
 from engine import images
 from engine.images import decode
+from engine.masks import fit_mask, merge_masks, read_mask
 from storage.blobs import BlobStore
 from storage.settings import Settings
 from storage.thumbnails import Thumbnails
@@ -25,6 +27,7 @@ from tuning.reading import file_bytes
 
 SIDE = 192  # pixels of the longer side: twice the grid's tile, for dense displays
 QUALITY = 82  # JPEG
+OUTLINE = 2  # pixels of the longer side that SIDE is: a tile shows half of them
 
 
 def thumbnail(settings: Settings, digest: str, name: str) -> bytes:
@@ -50,6 +53,30 @@ def of_file(path: str, name: str) -> bytes:
         BadPicture: the file can not be read, or is too large.
     """
     return images.thumbnail(decode(file_bytes(Path(path)), name), SIDE)
+
+
+def of_file_and_masks(
+    path: str, name: str, masks: Sequence[str], *, threshold: int = 0, white_is_background: bool = False
+) -> bytes:
+    """JPEG bytes of a small copy of a picture that is in no store, with the outline of what its masks mark.
+
+    Args:
+        masks: their files; see `engine.masks.read_mask` for the other two.
+    Raises:
+        BadImage: the picture or a mask can not be decoded, or they don't fit.
+        BadPicture: a file can not be read, or is too large.
+    """
+    image = decode(file_bytes(Path(path)), name)
+    height, width = image.shape[:2]
+    fitted = []
+    for file in map(Path, masks):
+        read = read_mask(
+            file_bytes(file), file.name, threshold=threshold, white_is_background=white_is_background
+        )
+        fitted.append(fit_mask(read.mask, height, width, file.name, name))
+    small = display.shrunk(image, SIDE)
+    mask = display.shrunk_mask(merge_masks(fitted), *small.shape[:2])
+    return shrunk(heatmap.outline(small, mask, OUTLINE))
 
 
 def shrunk(picture: Image.Image, side: int = SIDE) -> bytes:

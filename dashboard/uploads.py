@@ -2,7 +2,7 @@
 
 | request | answer |
 |---|---|
-| POST /uploads with {"dataset", "files": [[name, bytes, changed], …]} | id; files it does without; where it goes on |
+| POST /uploads with an `Announcement` | id; files it does without; where it goes on |
 | GET /uploads/{id} | bytes received of each file that has some |
 | GET /uploads/{id}/{index}?to=last | where these files go on |
 | PATCH /uploads/{id}/{index}?to=last, header Upload-Offset | the same, after the body was written there |
@@ -27,7 +27,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from dashboard import tickets
+from dashboard import tickets, unread
 from dashboard.guard import answer, base_path, guarded
 from storage import staging
 from storage.errors import BadUpload, OffsetMismatch, UploadTooLarge
@@ -70,6 +70,9 @@ class Announcement(BaseModel):
 
     dataset: str = Field(max_length=200)
     files: list[tuple[str, int, float]]  # name, bytes, when it was last changed
+    left_out: list[
+        str
+    ] = []  # names of what was chosen too and is not sent, for it is of no kind that is read
 
     def fingerprint(self) -> str:
         """Equal for the same files chosen again, and in all likelihood for no others."""
@@ -132,7 +135,8 @@ class Uploads:
             refused=[
                 Skipped(name=shown(announced.files[index][0])[1:-1], reason=reason)
                 for index, reason in refused.items()
-            ],
+            ]
+            + unread.skipped(announced.left_out),
         )
         return created, refused, False
 

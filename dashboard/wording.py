@@ -1,5 +1,6 @@
-"""Numbers and times as people read them: figures with their interval, durations, sizes, names of figures."""
+"""Numbers, times and names as people read them: figures with their interval, durations, sizes, names by others."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,30 @@ FIGURE_MEANINGS = {
     "pixel_auroc": "The same as image AUROC, pixel by pixel, against the ground-truth masks.",
     "aupro": "How much of every defect region is found while at most 30 % of the normal pixels are marked.",
 }
+
+
+# A word joiner: it takes no room and belongs to no syntax. Icons, emojis, addresses and arrows are looked for after
+# backslashes have done their work, so they must be broken up.
+JOINER = "\u2060"
+_BROKEN_UP = re.compile(
+    r"(?<=:)(?=//|[^\W\d]|[-+\w]+:)"  # https://…, :red[…], :material/…:, :smile:
+    r"|(?<=www)(?=\.)|(?<=[-.\w+]@)(?=[-\w])"
+    r"|(?<=(?<!\S)[-<>~])(?=(?:->|[->=])(?!\S))",  # -> and its like, which become arrows and dashes
+    re.IGNORECASE,
+)
+_MARKS = re.compile(r"[\\`*\[\]$~<|]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+_OPENING_MARKS = re.compile(r"^([-+=>#]|\d+(?=[.)](?:\s|$)))", re.MULTILINE)
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
+
+
+def plain(text: str) -> str:
+    """Markdown that shows a text as it is, whatever is in it: names of files and folders, titles, messages with them.
+
+    Everything that others have named goes through this before Streamlit reads it as Markdown.
+    """
+    text = _INDENT.sub("", text.rstrip())
+    text = _MARKS.sub(r"\\\g<0>", _BROKEN_UP.sub(JOINER, text))
+    return _OPENING_MARKS.sub(lambda mark: f"{mark[0]}\\" if mark[0].isdecimal() else f"\\{mark[0]}", text)
 
 
 def figure_name(key: str) -> str:
@@ -63,6 +88,11 @@ def duration(seconds: float | None) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_left(seconds: float) -> str:
+    """'about 4 min left', 'less than a second left'."""
+    return "less than a second left" if seconds < 1 else f"about {duration(seconds)} left"
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

@@ -5,6 +5,7 @@ more than MAX_PIXELS.
 """
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from itertools import islice
@@ -103,7 +104,9 @@ def _reason(error: Exception, data: bytes, name: str) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"File {name!r} ({len(data):,} bytes) is not a picture that can be read{_what_it_is(data)}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"Image {name!r} is too large ({error}); at most {MAX_PIXELS:,} pixels are read. Cut or shrink it."
+        found = re.search(r"\d+", str(error))  # Pillow tells how many in its message alone
+        many = f"{int(found[0]):,} pixels" if found else "too many pixels"
+        return f"Image {name!r} has {many}; at most {MAX_PIXELS:,} pixels are read. Cut or shrink it."
     if "MAX_TEXT" in str(error):  # Pillow names its limit in the message alone
         return (
             f"Image {name!r} carries text or a colour profile that unpacks to more than 1 MB; only pixels are "

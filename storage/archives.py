@@ -292,7 +292,7 @@ def _what_it_is(head: bytes) -> str:
     for magic, what in _NOT_READ.items():
         if head.startswith(magic):
             return f"is {what} archive, which is not read here. Pack the folder as .zip or .tar.gz."
-    return f"is none: it is not of the formats {', '.join(SUFFIXES)}. Pack the folder as .zip."
+    return f"is not of the formats {', '.join(SUFFIXES)}, whatever its name says. Pack the folder as .zip."
 
 
 def _size(number: int) -> str:

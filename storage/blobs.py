@@ -98,7 +98,7 @@ class BlobStore:
         """
         # Digests come from addresses of pages too: none may lead out of the folder.
         if not _DIGEST.fullmatch(digest):
-            raise BlobMissing(f"Digest {digest!r} is none; it must be 64 lowercase hexadecimal digits.")
+            raise BlobMissing(f"{digest!r} is no digest; it must be 64 lowercase hexadecimal digits.")
         return self.folder / digest[:2] / digest
 
     def has(self, digest: str) -> bool:

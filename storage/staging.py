@@ -144,7 +144,9 @@ def find(folder: Path, upload_id: str) -> Upload:
     """
     # Ids come from addresses: none may lead out of the folder.
     if not _ID.fullmatch(upload_id):
-        raise UploadNotFound(f"Upload {upload_id!r} is none; an id is 32 lowercase hexadecimal digits.")
+        raise UploadNotFound(
+            f"{upload_id!r} is no upload; an upload's id is 32 lowercase hexadecimal digits."
+        )
     file = folder / upload_id / _LIST
     try:
         status = file.stat()

@@ -300,6 +300,7 @@ def _result(name: str, report: IngestReport) -> dict[str, Any]:
         "dataset": name,
         "version": report.version.number,
         "version_id": report.version.id,
+        "made": report.made,
         "pictures": report.version.count(),
         "left_out": len(report.skipped),
         "skipped": [asdict(one) for one in report.skipped[:LEFT_OUT_TOLD]],
@@ -426,7 +427,9 @@ def _mask_values(layouts: Sequence[Layout], progress: Progress) -> list[int]:
 
 def _checked(arrival_id: str) -> str:
     if not (len(arrival_id) == 32 and set(arrival_id) <= set("0123456789abcdef")):
-        raise UploadNotFound(f"Upload {arrival_id!r} is none; an id is 32 lowercase hexadecimal digits.")
+        raise UploadNotFound(
+            f"{arrival_id!r} is no upload; an upload's id is 32 lowercase hexadecimal digits."
+        )
     return arrival_id
 
 

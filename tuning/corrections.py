@@ -22,6 +22,8 @@ def put(workspace: Workspace, name: str, wanted: Sequence[Edit], *, who: str) ->
         BadEdit: a correction contradicts itself or its picture; nothing is added then.
     """
     with workspace.session() as session:
+        # What leads nowhere is judged by the latest version, so nobody may make another one meanwhile.
+        datasets.lock_dataset(session, datasets.get_dataset(session, name).id)
         version = datasets.latest_version(session, name)
         images = {image.pixel_digest: as_new(image) for image in datasets.list_images(session, version.id)}
         for edit in wanted:

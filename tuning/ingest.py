@@ -43,6 +43,7 @@ class IngestReport:
     """What came of reading a folder."""
 
     version: DatasetVersion
+    made: bool  # by this reading; else the pictures are those that the version held before
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
     remarks: tuple[Remark, ...] = ()
@@ -159,7 +160,13 @@ def ingest_layout(
     logger.info(
         "dataset version made", extra={"dataset": name, "version": version.number, "images": len(images)}
     )
-    return IngestReport(version=version, skipped=report.skipped, notes=report.notes, remarks=remarks)
+    return IngestReport(
+        version=version,
+        made=version.number > former.number,
+        skipped=report.skipped,
+        notes=report.notes,
+        remarks=remarks,
+    )
 
 
 def change_sentence(former: Mapping[str, NewImage], images: Sequence[NewImage]) -> str:

@@ -124,7 +124,7 @@ def _set_command(name: str, folder_help: str) -> Callable[..., None]:
         _complete(fields, found, published)
         results = {}
         for category, layout in categories.items():
-            with reporting.progress_bar(category) as progress:
+            with reporting.progress_bar(f"{category}:", "") as progress:
                 results[category] = _measure(layout, settings, seeds, fields, published, found, progress)
         rows = table(results, published=name == "mvtec")
         reporting.answer(rows, as_json=as_json, text=_text(rows, seeds))
@@ -159,7 +159,7 @@ def novelty(
     classes = read_classes(root)
     found = _backbone(settings, backbone or "auto", weights)
     config = SimpleNetConfig.from_json(_complete(fields, found))
-    with reporting.progress_bar(root.name) as progress:
+    with reporting.progress_bar(f"{root.name}:", "") as progress:
         result = novelty(
             classes,
             config,

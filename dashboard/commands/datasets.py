@@ -1,5 +1,6 @@
 """Commands on datasets: ingest, demo, datasets."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,11 @@ from dashboard.commands import reporting
 from dashboard.commands.reporting import command
 
 if TYPE_CHECKING:
-    from storage.records import Dataset
+    from storage.records import Dataset, Remark
     from tuning.commands import IngestReport
     from tuning.sources import Source
 
+GREY_TOLD = 3  # kinds of values in masks
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 
 
@@ -70,10 +72,10 @@ def ingest(
     workspace = reporting.open_workspace()
     with (
         reporting.progress_bar("Reading") as progress,
-        open_source(workspace, path, normal=normal, progress=progress) as source,
+        open_source(workspace, path, normal=normal, progress=progress.of_bytes) as source,
     ):
         if dry_run:
-            _tell_understood(source, as_json=as_json)
+            _tell_understood(source, name, as_json=as_json)
             return
         for layout in source.layouts:
             if layout.unsure and normal is None:
@@ -150,7 +152,7 @@ def _row(dataset: "Dataset") -> list[object]:
     return [dataset.name, version.number, version.count(), *by_label, *by_role]
 
 
-def _tell_understood(source: "Source", *, as_json: bool) -> None:
+def _tell_understood(source: "Source", name: str | None, *, as_json: bool) -> None:
     from storage.layouts import groups
 
     found = {layout.name: groups(layout) for layout in source.layouts}
@@ -168,7 +170,8 @@ def _tell_understood(source: "Source", *, as_json: bool) -> None:
             for group in found[layout.name]
         ]
         headings = ["where", "pictures", "masks", "split", "label", "defect type"]
-        texts.append(f"Dataset '{layout.name}' ({layout.kind}):\n{reporting.table(headings, rows)}")
+        own = layout.name if name is None else f"{name}-{layout.name}" if len(source.layouts) > 1 else name
+        texts.append(f"Dataset '{own}' ({layout.kind}):\n{reporting.table(headings, rows)}")
         texts += [f"note: {note}" for note in (*layout.notes, *([layout.unsure] if layout.unsure else []))]
     texts += [f"left out: {one.name}: {one.reason}" for one in source.refused]
     reporting.answer(found, as_json=as_json, text="\n".join(texts))
@@ -183,11 +186,29 @@ def _tell(reports: "Sequence[IngestReport]", *, as_json: bool) -> None:
             reporting.say(f"note: {note}")
         for skipped in report.skipped:
             reporting.say(f"left out: {skipped.name}: {skipped.reason}")
+        for note in _grey_masks(report.remarks):
+            reporting.say(f"note: {note}")
+        said = f"Dataset '{version.dataset_name}', version {version.number}: {version.count()} pictures ({counts})."
+        if not report.made:
+            said = f"Nothing new: dataset '{version.dataset_name}' is as it was, version {version.number}."
         texts.append(
-            f"Dataset '{version.dataset_name}', version {version.number}: {version.count()} pictures ({counts})."
-            f"\nNext: simplenet doctor {version.dataset_name}, then simplenet study {version.dataset_name}"
+            f"{said}\nNext: simplenet doctor {version.dataset_name}, then simplenet study {version.dataset_name}"
         )
     as_plain: list[dict[str, Any]] = [
-        {"version": report.version, "skipped": report.skipped, "notes": report.notes} for report in reports
+        {"version": report.version, "made": report.made, "skipped": report.skipped, "notes": report.notes}
+        for report in reports
     ]
     reporting.answer(as_plain[0] if len(as_plain) == 1 else as_plain, as_json=as_json, text="\n".join(texts))
+
+
+def _grey_masks(remarks: "Sequence[Remark]") -> list[str]:
+    """What is to be known of masks that hold more than two values, the most common first."""
+    texts = Counter(remark.text for remark in remarks if remark.kind == "grey mask")
+    if not texts:
+        return []
+    said = [f"{wording.plural(count, 'picture')}: {text}" for text, count in texts.most_common(GREY_TOLD)]
+    if len(texts) > GREY_TOLD:
+        rest = sum(texts.values()) - sum(count for _, count in texts.most_common(GREY_TOLD))
+        said.append(f"{wording.plural(rest, 'more picture')} with masks of other values")
+    said[-1] += ". If another value divides them, ingest again with --mask-threshold VALUE."
+    return said

@@ -5,13 +5,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
+
+from dashboard.wording import size
 
 if TYPE_CHECKING:
     from storage.settings import Settings
@@ -21,6 +23,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A progress bar: called itself it counts, and tells what it counts; `of_bytes` tells sizes."""
+
+    counting: Progress
+    of_bytes: Progress
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        self.counting(done, total, what)
 
 
 class ExitCode(IntEnum):
@@ -122,32 +135,60 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
+def progress_bar(title: str, unit: str = "picture") -> Iterator[Bar]:
     """A progress bar on stderr: `with progress_bar("Reading") as progress: progress(done, total, "what")`.
 
     Where stderr is no terminal, a line is written at the start and every tenth of the way.
+
+    Args:
+        title: what is done: 'Reading'.
+        unit: what is counted; 'Reading picture 14,064 of 183,525'.
     """
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Rich
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=None)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[what]}"),
+            TimeRemainingColumn(),
+        )
+        with Rich(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=None, what="")
 
-            def update(done: int, total: int, what: str) -> None:
-                bar.update(task, completed=done, total=total, description=f"{title}: {what}"[:70])
+            def update(amount: str, done: int, total: int, what: str) -> None:
+                # A name in brackets would be read as a colour.
+                bar.update(task, completed=done, total=total or None, description=amount, what=_cut(what))
 
-            yield update
+            yield _bar(title, unit, update)
         return
-    reported = -1
+    reported = ("", -1, -1)
 
-    def write(done: int, total: int, what: str) -> None:
+    def write(amount: str, done: int, total: int, what: str) -> None:
         nonlocal reported
-        tenth = 10 * done // total if total else 0
+        tenth = (amount.split()[0], total, 10 * done // total if total else 0)
         if tenth != reported:
             reported = tenth
-            say(f"{title}: {done} of {total} ({what})")
+            say(f"{amount} ({what})" if what else amount)
 
-    yield write
+    yield _bar(title, unit, write)
+
+
+def _bar(title: str, unit: str, show: Callable[[str, int, int, str], None]) -> Bar:
+    counted = f"{title} {unit}".strip()
+
+    def counting(done: int, total: int, what: str) -> None:
+        show(f"{counted} {done:,} of {total:,}" if total else title, done, total, what)
+
+    def of_bytes(done: int, total: int, what: str) -> None:
+        show(f"Unpacking {size(done)} of {size(total)}" if total else title, done, total, what)
+
+    return Bar(counting=counting, of_bytes=of_bytes)
+
+
+def _cut(what: str) -> str:
+    from rich.markup import escape
+
+    return escape(what[:60])

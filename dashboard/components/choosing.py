@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard.session import workspace
 from storage import datasets
+from storage.errors import DatasetNotFound
 
 REMEMBERED = "chosen dataset"  # in the session: the default of the pages that come after
 
@@ -21,14 +22,19 @@ def dataset(
         clears: parameters of the address that mean nothing for another dataset.
         width: of the box, pixels.
     Raises:
-        DatasetNotFound: the address names an unknown dataset.
+        DatasetNotFound: the address names an unknown dataset; the box is drawn all the same.
     """
     wanted = str(st.query_params.get("dataset") or st.session_state.get(REMEMBERED))
+    unknown: DatasetNotFound | None = None
     if wanted not in names:
         if "dataset" in st.query_params:
-            with workspace().session() as session:
-                datasets.get_dataset(session, wanted)  # its message names the nearest one
-        wanted = names[0]
+            try:
+                with workspace().session() as session:
+                    datasets.get_dataset(session, wanted)
+            except DatasetNotFound as error:  # its message names the nearest one
+                unknown = error
+        if unknown is None:
+            wanted = names[0]
     # A key per value: after a link to another dataset the box must not remember the former choice.
     key = f"dataset={wanted}"
 
@@ -40,12 +46,15 @@ def dataset(
     chosen = st.selectbox(
         "Dataset",
         names,
-        index=list(names).index(wanted),
+        index=None if unknown else list(names).index(wanted),
+        placeholder="Choose a dataset",
         key=key,
         on_change=changed,
         label_visibility="collapsed",
         width=width,
     )
+    if unknown is not None:  # told beside the box, so that another one can be chosen
+        raise unknown
     st.session_state[REMEMBERED] = chosen
     if st.query_params.get("dataset") != chosen:
         st.query_params["dataset"] = chosen

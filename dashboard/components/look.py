@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import theme
+from dashboard.wording import plain
 
 STATIC = Path(__file__).parents[1] / "static"
 STYLE_FILE, LOGO_FILE, ICON_FILE = STATIC / "page.css", STATIC / "logo.svg", STATIC / "icon.svg"
@@ -43,7 +44,7 @@ def note(text: str, *, title: str = "") -> str:
 def top(title: str) -> DeltaGenerator:
     """Draw the page's title; answers the row to its right, for a choice and a button."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
-    row.title(title, width="stretch")
+    row.title(plain(title), width="stretch")
     return row
 
 

@@ -182,9 +182,9 @@ def _choose_backbone() -> _Chosen:
     name, file = (backbone or "auto").strip(), weights.strip() or None
     status = cached.backbone(name, file)
     if status.ready:
-        about.caption(wording.backbone(status.text, status.stronger))
+        about.caption(wording.plain(wording.backbone(status.text, status.stronger)))
     else:
-        about.error(status.text, icon=":material/error:")
+        about.error(wording.plain(status.text), icon=":material/error:")
     return _Chosen(backbone=name, weights=file, ready=status.ready, layers=status.layers)
 
 

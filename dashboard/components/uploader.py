@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import tickets
+from dashboard import tickets, unread
 from dashboard.guard import base_path
 from storage import staging
 from storage.errors import UploadNotFound
@@ -29,8 +29,8 @@ PICTURES = (
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".manifest")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-QUIET = timedelta(minutes=1)  # an upload that nothing came for so long is told as stopped half way
-TOLD = 3  # of these
+QUIET = timedelta(minutes=1)  # an upload that nothing came for so long goes on in no other window
+TOLD = 5  # uploads that are not complete
 
 
 def uploader(settings: Settings, *, key: str, dataset: str = "") -> str | None:
@@ -60,6 +60,8 @@ def uploader(settings: Settings, *, key: str, dataset: str = "") -> str | None:
         "address": f"{base_path()}/uploads",
         "ticket": tickets.issue(tickets.secret(settings.home), time.time()),
         "suffixes": [*PICTURES, *TABLES, *ARCHIVES],
+        "reasons": unread.REASONS,
+        "reason": unread.OTHER,
         "formats": (
             "PNG, JPEG, TIFF, BMP or WebP, with masks and a table if there are any; also as zip or tar. "
             f"Up to {settings.upload_max_gb:g} GB at once."
@@ -88,20 +90,26 @@ def _completed(settings: Settings, upload_id: Any) -> str | None:
 
 
 def _unfinished(settings: Settings, dataset: str) -> list[dict[str, Any]]:
-    """Uploads of this dataset that stopped half way, the youngest first."""
-    told: list[dict[str, Any]] = []
+    """Uploads of this dataset that are not complete, the one that something came of last first."""
+    told: list[tuple[datetime, dict[str, Any]]] = []
+    now = datetime.now(UTC)
     for upload in staging.list_uploads(settings.staging_folder):
-        if upload.completed or upload.dataset != dataset or len(told) == TOLD:
+        if upload.completed or upload.dataset != dataset:
             continue
         try:
-            if datetime.now(UTC) - staging.last_change(upload) > QUIET:
-                arrived = sum(staging.received(upload))
-                told.append(
-                    {"id": upload.id, "title": _title(upload), "received": arrived, "size": upload.size}
-                )
+            heard = staging.last_change(upload)
+            values = {
+                "id": upload.id,
+                "title": _title(upload),
+                "received": sum(staging.received(upload)),
+                "size": upload.size,
+                "quiet": now - heard > QUIET,  # else it may go on in another window
+            }
         except UploadNotFound:  # discarded meanwhile
             continue
-    return told
+        told.append((heard, values))
+    newest = sorted(told, key=lambda one: one[0], reverse=True)
+    return [values for _, values in newest[:TOLD]]
 
 
 def _title(upload: Upload) -> str:

@@ -6,7 +6,7 @@ from dashboard import incidents
 from dashboard.components.uploader import uploader
 from dashboard.sections import arrival
 from dashboard.session import WHO, workspace
-from dashboard.wording import moment
+from dashboard.wording import moment, plain
 from tuning import arrivals
 from tuning.errors import TuningError
 
@@ -39,14 +39,14 @@ def show(name: str) -> None:
 def _from_server(name: str) -> None:
     roots = workspace().settings.picture_roots
     if roots:
-        st.caption(f"Folders in {', '.join(f'`{root}`' for root in roots)} may be read from here.")
+        st.caption(f"Folders in {plain(', '.join(map(str, roots)))} may be read from here.")
     with st.form("server folder", border=False):
         folder = st.text_input("Folder on the server", placeholder="/data/pictures/parts")
         if st.form_submit_button("Look at it", icon=":material/folder_open:") and folder.strip():
             try:
                 arrival_id = arrivals.from_folder(workspace(), folder.strip(), name, who=WHO)
             except TuningError as error:
-                st.error(str(error), icon=":material/block:")
+                incidents.refused(error)
                 return
             _open(arrival_id, name)
 
@@ -67,7 +67,7 @@ def _waiting(name: str) -> None:
     for one in waiting:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
             target = f" for {one.dataset}" if one.dataset else ""
-            st.markdown(f"**{one.origin}**{target}, {moment(one.created)}", width="stretch")
+            st.markdown(f"**{plain(one.origin)}**{target}, {moment(one.created)}", width="stretch")
             if st.button("Review", key=f"review {one.id}", type="primary"):
                 _open(one.id, name)
             if st.button("Discard", key=f"discard {one.id}"):

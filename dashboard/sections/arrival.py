@@ -8,9 +8,11 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard import incidents
+from dashboard.components import left_out
 from dashboard.sections import review
 from dashboard.session import workspace
-from dashboard.wording import duration, plural
+from dashboard.wording import plain, plural, time_left
 from storage.errors import UploadNotFound
 from tuning import arrivals, jobs
 from tuning.jobs import Job, JobState
@@ -32,7 +34,7 @@ def show(arrival_id: str, name: str) -> None:
     try:
         arrival = arrivals.find(workspace(), arrival_id)
     except UploadNotFound as error:
-        st.warning(str(error), icon=":material/search_off:")
+        st.warning(plain(str(error)), icon=":material/search_off:")
         st.button("Add other pictures", on_click=leave)
         return
     if taking is not None:
@@ -43,13 +45,13 @@ def show(arrival_id: str, name: str) -> None:
     if looking is None:
         looking = arrivals.start_look(workspace(), arrival_id)
     if looking.state is JobState.RUNNING:
-        st.subheader(f"Looking at {arrival.origin}")
+        st.subheader(f"Looking at {plain(arrival.origin)}")
         _progress(arrivals.look_key, arrival_id, lambda job: f"{job.text} …")
     elif looking.state is JobState.DONE:
         review.show(arrival, name)
     else:
-        st.subheader(arrival.origin)
-        st.error(looking.error or "Looking at it was interrupted.", icon=":material/block:")
+        st.subheader(plain(arrival.origin))
+        incidents.refused(looking.error or "Looking at it was interrupted.")
         with st.container(horizontal=True):
             if st.button("Look again", icon=":material/refresh:"):
                 arrivals.start_look(workspace(), arrival_id)
@@ -83,7 +85,7 @@ def _taking(arrival_id: str, job: Job) -> None:
         _outcome(arrival_id, job.result)
     else:
         interrupted = "Taking the pictures in was interrupted; no dataset was changed by half."
-        st.error(job.error or interrupted, icon=":material/block:")
+        incidents.refused(job.error or interrupted)
         if done := arrivals.taken(workspace(), arrival_id):
             st.info(f"Taken in before that, and there: {_named(done)}.", icon=":material/check_circle:")
         with st.container(horizontal=True):
@@ -97,7 +99,7 @@ def _taking(arrival_id: str, job: Job) -> None:
 
 
 def _pace(job: Job) -> str:
-    left = f", about {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+    left = f", {time_left(job.seconds_left)}" if job.seconds_left is not None else ""
     return f"{job.done:,} of {job.total:,} pictures{left} ({job.text})"
 
 
@@ -108,7 +110,7 @@ def _progress(key: Callable[[str], str], arrival_id: str, words: Callable[[Job],
         if job is None or job.state is not JobState.RUNNING:
             st.rerun()
             return
-        st.progress(min(1.0, job.done / job.total) if job.total else 0.0, text=words(job))
+        st.progress(min(1.0, job.done / job.total) if job.total else 0.0, text=plain(words(job)))
 
     live()
 
@@ -120,22 +122,24 @@ def _named(results: list[dict[str, Any]]) -> str:
 def _outcome(arrival_id: str, results: list[dict[str, Any]]) -> None:
     """What came of it, per dataset, with what was left out."""
     for one in results:
-        st.success(
-            f"Dataset **{one['dataset']}**, version {one['version']}: {plural(one['pictures'], 'picture')}.",
-            icon=":material/check_circle:",
-        )
+        if one.get("made", True):
+            st.success(
+                f"Dataset **{one['dataset']}**, version {one['version']}: {plural(one['pictures'], 'picture')}.",
+                icon=":material/check_circle:",
+            )
+        else:
+            st.info(
+                f"Nothing new: dataset **{one['dataset']}** is as it was, version {one['version']}.",
+                icon=":material/equal:",
+            )
         for note in one["notes"]:
-            st.caption(note)
+            st.caption(plain(note))
         skipped = one["skipped"]
         if skipped:
             st.warning(
                 f"{plural(one['left_out'], 'file')} left out, the others are in.", icon=":material/rule:"
             )
-            st.dataframe(
-                skipped,
-                hide_index=True,
-                column_config={"name": "Picture", "reason": "Why, and what to do"},
-            )
+            left_out.table(skipped, "Picture", count=one["left_out"])
             st.download_button(
                 "Download the report",
                 partial(_report, arrival_id, one["version_id"]),

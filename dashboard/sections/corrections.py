@@ -8,6 +8,7 @@ from dashboard import incidents
 from dashboard.session import WHO, workspace
 from dashboard.wording import plural
 from engine.errors import EngineError
+from engine.masks import MOST_VALUES, read_mask
 from storage import edits
 from storage.errors import StorageError
 from storage.records import DatasetVersion, Edit, ImageRecord, Label
@@ -15,12 +16,17 @@ from tuning import corrections, versions
 from tuning.errors import TuningError
 
 LIST_LENGTH = 100  # of waiting corrections shown
+NOT_SAVED = "corrections not saved"  # in the session: why, to be told by the page that is drawn next
+MIDDLE = 127  # of 8 bits: what a JPEG blurs around black lies below, what it blurs around white above
+JPEG = b"\xff\xd8\xff"
 
 
 def waiting(name: str, version: DatasetVersion) -> None:
     """Draw what waits to be saved, if anything."""
     with workspace().session() as session:
         known = edits.list_edits(session, name)
+    if refusal := st.session_state.pop(NOT_SAVED, None):
+        incidents.refused(refusal)
     if not known:
         return
     with st.container(border=True):
@@ -30,8 +36,14 @@ def waiting(name: str, version: DatasetVersion) -> None:
             with details:
                 _details(name)
         with st.container(horizontal=True):
-            if st.button(f"Save as version {version.number + 1}", type="primary", icon=":material/save:"):
-                _save(name)
+            # Its action runs before the page is drawn anew, so it knows the version that the person saw.
+            st.button(
+                f"Save as version {version.number + 1}",
+                type="primary",
+                icon=":material/save:",
+                on_click=_save,
+                args=[name, version.number],
+            )
             if st.button("Discard them", icon=":material/undo:"):
                 with workspace().session() as session:
                     edits.discard_edits(session, name)
@@ -80,6 +92,7 @@ def one(name: str, image: ImageRecord, types: Sequence[str]) -> None:
             key=f"mask {image.id}",
             disabled=label is not Label.ANOMALOUS,
         )
+        threshold = 0 if given is None else _threshold(given.getvalue(), given.name, image.id)
         no_mask = image.mask_digest is not None and st.checkbox(
             "Take its mask away", key=f"no mask {image.id}"
         )
@@ -88,15 +101,53 @@ def one(name: str, image: ImageRecord, types: Sequence[str]) -> None:
                 wanted = corrections.relabelled([image], label, kind)
                 try:
                     if given is not None:
-                        wanted.append(corrections.masked(workspace(), image, given.getvalue(), given.name))
+                        data = given.getvalue()
+                        wanted.append(
+                            corrections.masked(workspace(), image, data, given.name, threshold=threshold)
+                        )
                     elif no_mask:
                         wanted.append(Edit(pixel_digest=image.pixel_digest, mask_digest=""))
                 except (EngineError, TuningError) as error:
-                    st.error(str(error), icon=":material/block:")
+                    incidents.refused(error)
                     return
                 _put(name, wanted)
             if st.button("Take the picture out", icon=":material/delete:", key=f"remove {image.id}"):
                 _put(name, [Edit(pixel_digest=image.pixel_digest, remove=True)])
+
+
+def _threshold(data: bytes, name: str, image_id: int) -> int:
+    """Say what a mask marks; where it isn't black and white, ask above which value. Answers that value."""
+    try:
+        read = read_mask(data, name)
+        if read.binary:
+            _share(read.mask.mean())
+            return 0
+        wide = bool(read_mask(data, name, threshold=255).mask.any())
+        values = ", ".join(map(str, read.values)) + (" and more" if len(read.values) == MOST_VALUES else "")
+        st.warning(
+            f"This mask is not only black and white: it holds the values {values}.",
+            icon=":material/tonality:",
+        )
+        threshold = int(
+            st.number_input(
+                "A value above this is a defect",
+                min_value=0,
+                max_value=65_534 if wide else 254,
+                value=MIDDLE if data.startswith(JPEG) else 0,
+                key=f"threshold {image_id} {name}",
+                help="JPEG blurs a mask's edges; half of white is a good value then.",
+                width=280,
+            )
+        )
+        _share(read_mask(data, name, threshold=threshold).mask.mean())
+    except EngineError as error:
+        incidents.refused(error)
+        return 0
+    return threshold
+
+
+def _share(marked: float) -> None:
+    st.caption(f"The mask marks {100 * marked:.1f} % of the picture.")
 
 
 def many(name: str, images: Sequence[ImageRecord], chosen: set[str]) -> None:
@@ -132,11 +183,11 @@ def _put(name: str, wanted: Sequence[Edit]) -> None:
         st.info("That is how it is already.", icon=":material/info:")
 
 
-def _save(name: str) -> None:
+def _save(name: str, after: int) -> None:
+    """Save what waits on the version that was shown; whatever is newer is looked at first."""
     try:
-        versions.save_edits(workspace(), name, who=WHO)
+        versions.save_edits(workspace(), name, who=WHO, after=after)
     except (StorageError, TuningError) as error:
-        st.error(str(error), icon=":material/block:")
-        return
-    st.query_params.pop("image", None)
-    st.rerun()
+        st.session_state[NOT_SAVED] = str(error)
+    else:
+        st.query_params.pop("image", None)

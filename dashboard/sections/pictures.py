@@ -9,7 +9,7 @@ from dashboard.components import look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
 from dashboard.session import workspace
-from dashboard.wording import plural
+from dashboard.wording import plain, plural
 from engine.images import decode_mask
 from storage import checkups
 from storage.records import DatasetVersion, ImageRecord, Label, Role
@@ -146,7 +146,8 @@ def _picture(name: str, images: Sequence[ImageRecord], image_id: str) -> None:
     image = next((image for image in images if str(image.id) == image_id), None)
     if image is None:
         st.warning(
-            f"Picture {image_id} is not in this version. Choose one below.", icon=":material/image_search:"
+            f"Picture {plain(image_id)} is not in this version. Choose one below.",
+            icon=":material/image_search:",
         )
         return
     with st.container(border=True):
@@ -167,7 +168,7 @@ def _picture(name: str, images: Sequence[ImageRecord], image_id: str) -> None:
                 f"Shown at {pixels.shape[0]} × {pixels.shape[1]} px. [The original]({original})"  # opens in a new tab
             )
         with right:
-            st.subheader(image.name)
+            st.subheader(plain(image.name))
             truth = "outlined in magenta" if image.mask_digest else "none"
             look.facts(
                 [

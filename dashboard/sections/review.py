@@ -1,20 +1,21 @@
 """Reviewing an arrival before it is taken in: what was understood of each folder, as a table and as pictures."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import thumbnails
+from dashboard import incidents, thumbnails
+from dashboard.components import left_out
 from dashboard.components.gallery import Tile, gallery
 from dashboard.session import WHO, workspace
-from dashboard.wording import plural
+from dashboard.wording import plain, plural
 from engine.errors import EngineError
 from storage import datasets
 from storage.errors import BadDatasetName
-from storage.layouts import Choice, Group, Layout, groups
+from storage.layouts import Choice, Entry, Group, Layout, groups
 from storage.records import Label
 from tuning import arrivals
 from tuning.arrivals import Arrival, Intake, Plan, Understood
@@ -23,6 +24,8 @@ from tuning.errors import BadPicture
 PICTURES = 8  # shown of each group
 GROUPS_SHOWN = 12  # with pictures; all are in the table
 BY_LABEL = "shared among roles"
+UNREADABLE_NAMED = 3  # of a group's previews
+MASK_VALUES_TOLD = 8  # as many as an arrival lists; where it lists so many, there may be more
 SPLITS: dict[str, Any] = {BY_LABEL: None, "training": "train", "judging": "test"}
 
 
@@ -33,25 +36,26 @@ def show(arrival: Arrival, name: str) -> None:
         name: of the dataset it is meant for; empty for one that is to be made.
     """
     found = _understood(arrival.id)
-    st.subheader(f"What was understood of {arrival.origin}")
+    st.subheader(f"What was understood of {plain(arrival.origin)}")
     with workspace().session() as session:
         known = {dataset.name for dataset in datasets.list_datasets(session)}
+    proposed = proposed_names([layout.name for layout in found.layouts], name or arrival.dataset)
+    threshold_key = f"threshold {arrival.id}"
+    # The pictures above show what the number below makes of their masks.
+    outlined_above = int(st.session_state.get(threshold_key, 0))
     intakes = [
-        _layout(layout, name or arrival.dataset, known, alone=len(found.layouts) == 1)
-        for layout in found.layouts
+        _layout(layout, proposal, known, f"{arrival.id} {number}", outlined_above, alone=len(proposed) == 1)
+        for number, (layout, proposal) in enumerate(zip(found.layouts, proposed, strict=True))
     ]
-    threshold = _threshold(found)
+    threshold = _threshold(found, threshold_key)
     if found.refused:
         with st.expander(f"{plural(len(found.refused), 'file')} left out already", expanded=True):
-            st.dataframe(
-                [vars(one) for one in found.refused],
-                hide_index=True,
-                column_config={"name": "File", "reason": "Why, and what to do"},
-            )
+            left_out.table([vars(one) for one in found.refused], "File")
     problem = _problem(intakes)
     told = st.empty()  # a place that is always there: the buttons below must not move under the pointer
     if problem:
-        told.error(problem, icon=":material/block:")
+        with told:
+            incidents.refused(problem)
     with st.container(horizontal=True):
         if st.button(
             "Take them in",
@@ -77,13 +81,33 @@ def _understood(arrival_id: str) -> Understood:
     return arrivals.understood(workspace(), arrival_id)
 
 
-def _layout(layout: Layout, wanted: str, known: set[str], *, alone: bool) -> Intake:
+def proposed_names(names: Sequence[str], wanted: str) -> list[str]:
+    """A name for each dataset to be, no two the same: folders 'Part A' and 'part-a' give 'part-a' and 'part-a-2'.
+
+    Args:
+        names: as the folders are called.
+        wanted: of the dataset that the pictures are meant for; empty where there is none yet.
+    """
+    if len(names) == 1:
+        return [wanted or names[0]]
+    firsts = [f"{wanted}-{name}" if wanted else name for name in names]
+    proposed: list[str] = []
+    for first in firsts:
+        found, count = first, 1
+        while found in proposed or (count > 1 and found in firsts):
+            count += 1
+            found = f"{first}-{count}"
+        proposed.append(found)
+    return proposed
+
+
+def _layout(
+    layout: Layout, proposed: str, known: set[str], key: str, mask_threshold: int, *, alone: bool
+) -> Intake:
     """One dataset to be: its name, whether it is added, and its groups."""
-    key = f"{layout.name} {layout.kind}"
     with st.container(border=True):
         left, right = st.columns([2, 3], vertical_alignment="bottom")
         with left:
-            proposed = wanted if alone and wanted else f"{wanted}-{layout.name}" if wanted else layout.name
             name = st.text_input(
                 "Dataset", value=proposed, key=f"name {key}", help="Small letters, digits and hyphens."
             ).strip()
@@ -98,11 +122,11 @@ def _layout(layout: Layout, wanted: str, known: set[str], *, alone: bool) -> Int
                 leave_out = not st.checkbox("Take this one in", value=True, key=f"take {key}")
         st.caption(f"{plural(len(layout.entries), 'picture')}, recognised as {_kind(layout)}.")
         if layout.unsure:
-            st.warning(layout.unsure, icon=":material/help:")
+            st.warning(plain(layout.unsure), icon=":material/help:")
         choices = _groups(groups(layout), key)
         for note in layout.notes:
-            st.caption(note)
-        _pictures(layout, key)
+            st.caption(plain(note))
+        _pictures(layout, key, mask_threshold)
     return Intake(name=name, add=add, choices=choices, leave_out=leave_out)
 
 
@@ -170,8 +194,8 @@ def _groups(found: tuple[Group, ...], key: str) -> Mapping[str, Choice]:
     }
 
 
-def _pictures(layout: Layout, key: str) -> None:
-    """The first pictures of each group."""
+def _pictures(layout: Layout, key: str, mask_threshold: int) -> None:
+    """The first pictures of each group, with the outlines of their defects."""
     by_group = defaultdict(list)
     for entry in layout.entries:
         if len(by_group[entry.group]) < PICTURES:
@@ -180,40 +204,72 @@ def _pictures(layout: Layout, key: str) -> None:
         if number >= GROUPS_SHOWN:
             st.caption(f"{plural(len(by_group) - GROUPS_SHOWN, 'more group')} without pictures here.")
             break
-        st.caption(group)
-        tiles = []
+        if group != ".":  # the folder itself
+            st.caption(plain(group))
+        tiles, unreadable = [], []
         for entry in entries:
-            source = _small(str(entry.path), entry.name)
-            if source is not None:
-                detail = "with mask" if entry.mask_paths else ""
+            source, detail = _small(entry, mask_threshold)
+            if source is None:
+                unreadable.append(entry.name)
+            else:
                 tiles.append(Tile(id=entry.name, source=source, title=entry.name, detail=detail))
         if tiles:
             gallery(tiles, key=f"pictures {key} {group}", on_pick=lambda _: None, tile_width=92)
-        else:
-            st.caption("None of its first pictures can be read.")
+        if unreadable:
+            st.caption(plain(_unreadable(unreadable, len(entries))))
+
+
+def _unreadable(names: Sequence[str], looked_at: int) -> str:
+    """'2 of its first 8 can't be read: a.png, b.png. The report will say why.'"""
+    named = ", ".join(names[:UNREADABLE_NAMED])
+    more = f" and {len(names) - UNREADABLE_NAMED} more" if len(names) > UNREADABLE_NAMED else ""
+    which = "None" if len(names) == looked_at else str(len(names))
+    can = "can" if len(names) == looked_at else "can't"
+    return f"{which} of its first {looked_at} {can} be read: {named}{more}. The report will say why."
 
 
 @st.cache_data(max_entries=1000, show_spinner=False)
-def _small(path: str, name: str) -> str | None:
-    """A small copy of a picture that is in no store yet; None where it can't be read."""
+def _small(entry: Entry, mask_threshold: int) -> tuple[str | None, str]:
+    """A small copy of a picture that is in no store yet, and a word on its mask; None where it can't be read."""
+    path = str(entry.path)
+    if entry.mask_paths:
+        try:
+            masks = [str(mask) for mask in entry.mask_paths]
+            drawn = thumbnails.of_file_and_masks(
+                path,
+                entry.name,
+                masks,
+                threshold=mask_threshold,
+                white_is_background=entry.white_is_background,
+            )
+            return thumbnails.data_url(drawn), "with mask"
+        except (EngineError, BadPicture):
+            word = "mask can't be read"
+    else:
+        word = ""
     try:
-        return thumbnails.data_url(thumbnails.of_file(path, name))
+        return thumbnails.data_url(thumbnails.of_file(path, entry.name)), word
     except (EngineError, BadPicture):
-        return None
+        return None, ""
 
 
-def _threshold(found: Understood) -> int:
+def _threshold(found: Understood, key: str) -> int:
     """Asked only where masks hold values that are neither 0 and 1 nor 0 and 255."""
     if not found.mask_values:
         return 0
-    values = ", ".join(map(str, found.mask_values))
+    several = len(found.mask_values) >= MASK_VALUES_TOLD
+    values = ", ".join(map(str, found.mask_values)) + (" and more" if several else "")
+    st.warning(
+        f"Some masks are not only black and white: they hold the values {values}.", icon=":material/tonality:"
+    )
     return int(
         st.number_input(
             "A mask's value above this is a defect",
             min_value=0,
-            max_value=254,
+            max_value=254 if max(found.mask_values) <= 255 else 65_534,
             value=0,
-            help=f"Masks hold the values {values}; with 0, everything that isn't black is a defect.",
+            key=key,
+            help="With 0, everything that isn't black is a defect. The outlines above show what comes of it.",
             width=280,
         )
     )

@@ -9,7 +9,7 @@ from dashboard.components import look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
 from dashboard.session import WHO, workspace
-from dashboard.wording import moment, plural
+from dashboard.wording import moment, plain, plural
 from storage import datasets, events, models, studies
 from storage.errors import StorageError
 from storage.records import DatasetVersion, ImageRecord
@@ -51,7 +51,7 @@ def show(name: str, version: DatasetVersion) -> None:
         _compare(known)
     with st.expander("History", icon=":material/history:"):
         for event in history:
-            st.caption(f"{moment(event.created_at)} · {event.who}: {event.what}")
+            st.caption(f"{moment(event.created_at)} · {plain(f'{event.who}: {event.what}')}")
         if not history:
             st.caption("Nothing is recorded yet.")
     _delete(name)
@@ -68,7 +68,7 @@ def _one(name: str, known: Sequence[DatasetVersion]) -> None:
             try:
                 commands.rename_version(workspace(), name, version.number, title, who=WHO)
             except StorageError as error:
-                st.error(str(error), icon=":material/block:")
+                incidents.refused(error)
                 return
             cached.version.clear()
             st.rerun()
@@ -89,7 +89,7 @@ def _export(version: DatasetVersion) -> None:
         _packing(key)
         return
     if job is not None and job.state in (JobState.FAILED, JobState.INTERRUPTED):
-        st.error(job.error or "Packing was interrupted. Prepare the export again.", icon=":material/block:")
+        incidents.refused(job.error or "Packing was interrupted. Prepare the export again.")
     file = exports.archive(settings, version)
     if file.exists():
         about = f"{size_text(file.stat().st_size)}, kept for a day"
@@ -168,14 +168,12 @@ def _delete(name: str) -> None:
             sure = st.text_input(f"Type {name} to be sure")
             asked = st.form_submit_button("Delete the dataset", icon=":material/delete:")
         if asked and sure.strip() != name:
-            st.error(
-                f"'{sure}' is not the dataset's name. Type {name} to delete it.", icon=":material/block:"
-            )
+            incidents.refused(f"'{sure}' is not the dataset's name. Type {name} to delete it.")
         elif asked:
             try:
                 commands.delete_dataset(workspace(), name, who=WHO)
             except StorageError as error:
-                st.error(str(error), icon=":material/block:")
+                incidents.refused(error)
                 return
             st.session_state[GONE] = name
             st.rerun()

@@ -10,6 +10,8 @@ const AT_ONCE = 3; // requests
 const STALLED_MS = 60_000;
 const LONGEST_WAIT_MS = 15_000;
 const TICKET_MS = 20_000;
+const LEFT_OUT_LISTED = 500;
+const LEFT_OUT_OPEN = 10; // so few are shown without a click
 
 const jobs = new Map(); // by the widget's key
 
@@ -32,7 +34,7 @@ function fresh(map, key) {
   const job = { phase: "idle", deleted: new Set(), samples: [], active: new Set(), confirmed: 0 };
   map.set(key, job);
   addEventListener("beforeunload", (event) => {
-    if (["reading", "sending", "lost", "finishing"].includes(job.phase)) event.preventDefault();
+    if (["reading", "sending", "paused", "lost", "finishing"].includes(job.phase)) event.preventDefault();
   });
   addEventListener("online", () => job.run?.wake?.());
   return job;
@@ -128,6 +130,9 @@ async function take(job, list) {
     const listed = (await list()).map(({ name, file }) => ({ name: name.toWellFormed?.() ?? name, file })); // JSON needs it
     const chosen = listed.filter(({ name }) => !name.split("/").some(hidden));
     const taken = chosen.filter(({ name }) => job.data.suffixes.some((suffix) => name.toLowerCase().endsWith(suffix)));
+    const kept = new Set(taken);
+    const others = chosen.filter((each) => !kept.has(each)).map(({ name }) => name);
+    job.leftOut = others.map((name) => `${name}: ${reason(job, name)}`);
     if (!taken.length) {
       throw new Refused(
         chosen.length
@@ -137,20 +142,20 @@ async function take(job, list) {
     }
     taken.sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0)); // the same list another time
     settle(job, taken);
-    job.leftOut = leftOut(chosen, taken);
     const files = taken.map(({ name, file }) => [name, file.size, file.lastModified]);
     const begun = await patiently(job, run, () =>
-      ask(job, run, "POST", "", JSON.stringify({ dataset: job.data.dataset, files })),
+      ask(job, run, "POST", "", JSON.stringify({ dataset: job.data.dataset, files, left_out: others })),
     );
     job.id = begun.id;
     const refused = new Map(begun.refused);
     settle(job, taken.filter((_, index) => !refused.has(index))); // the server's numbers count without them
-    job.leftOut = [job.leftOut, badNames([...refused.values()])].filter(Boolean).join(" ");
+    job.leftOut = [...refused.values(), ...job.leftOut];
     await goOn(job, begun.received);
   } catch (error) {
     if (run.stopped) return;
+    const { leftOut } = job;
     reset(job);
-    job.refusal = sentence(error);
+    Object.assign(job, { leftOut, refusal: sentence(error) });
     draw(job);
   }
 }
@@ -163,20 +168,8 @@ function settle(job, files) {
   job.size = job.starts[files.length];
 }
 
-function badNames(reasons) {
-  if (!reasons.length) return null;
-  return reasons.length === 1
-    ? `1 file is left out because of its name. ${reasons[0]}`
-    : `${count(reasons.length)} files are left out because of their names; the review lists them. The first: ${reasons[0]}`;
-}
-
-function leftOut(chosen, taken) {
-  if (chosen.length === taken.length) return null;
-  const kept = new Set(taken);
-  const endings = new Set();
-  for (const each of chosen) if (!kept.has(each)) endings.add(each.name.match(/\.[^./]+$/)?.[0].toLowerCase() ?? "no ending");
-  const named = [...endings].sort().slice(0, 5).join(", ") + (endings.size > 5 ? ", …" : "");
-  return `${count(chosen.length - taken.length)} files are left out, because they are no pictures, tables or archives (${named}).`;
+function reason(job, name) {
+  return job.data.reasons[name.match(/\.[^./]+$/)?.[0].toLowerCase()] ?? job.data.reason;
 }
 
 // ---- sending ----
@@ -441,6 +434,7 @@ function draw(job) {
   find("progress").hidden = phase === "idle";
   text(find("formats"), data.formats);
   text(find("refusal"), phase === "idle" ? job.refusal : null);
+  drawLeftOut(job, find("left-out"));
   drawUnfinished(job, find("unfinished"));
   if (phase === "idle") return;
   const share = phase === "done" ? 1 : job.size ? done(job) / job.size : 0;
@@ -448,7 +442,6 @@ function draw(job) {
   text(find("title"), phase === "done" ? `✓ ${job.title}` : job.title);
   text(find("percent"), `${percent} %`);
   text(find("figures"), figures(job));
-  text(find("left-out"), job.leftOut);
   find("filled").style.width = `${100 * share}%`;
   find("bar").setAttribute("aria-valuenow", percent);
   drawActions(job, find("actions"));
@@ -470,6 +463,8 @@ function figures(job) {
       const when = seconds > 0 ? `Trying again in ${seconds} s.` : "Trying again …";
       return `Connection lost. What was sent is kept. ${when}`;
     }
+    case "paused":
+      return `Paused at ${sizes()}. Go on, or stop?`;
     case "finishing":
       return "All sent. The server checks that everything arrived …";
     case "failed":
@@ -494,6 +489,7 @@ function drawActions(job, actions) {
   const wanted = {
     reading: [],
     sending: ["cancel"],
+    paused: ["sure", "back"],
     lost: ["now", "cancel"],
     finishing: [],
     failed: job.forgotten ? ["over"] : ["again", "cancel"],
@@ -506,7 +502,7 @@ function drawActions(job, actions) {
   const buttons = {
     cancel: () => button("Cancel", () => askFirst(job, true)),
     sure: () => button("Stop and delete what was sent", () => cancel(job)),
-    back: () => button("Go on", () => askFirst(job, false), "main"),
+    back: () => button("Go on", () => (job.phase === "paused" ? again(job) : askFirst(job, false)), "main"),
     now: () => button("Try now", () => job.run.wake?.()),
     again: () => button("Go on", () => again(job), "main"),
     over: () => button("Start over", () => cancel(job), "main"),
@@ -515,8 +511,14 @@ function drawActions(job, actions) {
   actions.replaceChildren(...shown.split(" ").filter(Boolean).map((name) => buttons[name]()));
 }
 
+// Nothing more is sent while the question stands.
 function askFirst(job, asked) {
-  job.asked = asked;
+  if (asked && job.id && ["sending", "lost"].includes(job.phase)) {
+    stop(job);
+    job.phase = "paused";
+  } else {
+    job.asked = asked;
+  }
   draw(job);
 }
 
@@ -526,15 +528,33 @@ function more(job) {
   draw(job);
 }
 
+function drawLeftOut(job, details) {
+  const all = job.leftOut ?? [];
+  details.hidden = !all.length;
+  if (!all.length || (details.job === job && details.drawn === all)) return; // an open list must stay
+  Object.assign(details, { job, drawn: all, open: all.length <= LEFT_OUT_OPEN });
+  text(details.querySelector("summary"), all.length === 1 ? "1 file is left out" : `${count(all.length)} files are left out`);
+  const lines = all.slice(0, LEFT_OUT_LISTED);
+  if (all.length > lines.length) lines.push(`and ${count(all.length - lines.length)} more`);
+  details.querySelector("ul").replaceChildren(
+    ...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line })),
+  );
+}
+
 function drawUnfinished(job, list) {
-  const rows = job.phase === "idle" ? job.data.unfinished.filter(({ id }) => !job.deleted.has(id)) : [];
+  const ours = new Set([...jobs.values()].map(({ id }) => id)); // those go on in this window
+  const rows = job.phase === "idle" ? job.data.unfinished.filter(({ id }) => !job.deleted.has(id) && !ours.has(id)) : [];
   list.hidden = !rows.length;
   list.replaceChildren(
-    ...rows.map(({ id, title, received, size }) => {
+    ...rows.map(({ id, title, received, size, quiet }) => {
       const row = document.createElement("li");
       const label = document.createElement("span");
-      label.textContent = `An upload stopped half way: ${title}, ${bytes(received)} of ${bytes(size)}. Choose the same again, and it goes on.`;
-      row.append(label, button("Delete", () => remove(job, id), "quiet"));
+      const what = `${title}, ${bytes(received)} of ${bytes(size)}.`;
+      label.textContent = quiet
+        ? `An upload stopped half way: ${what} Choose the same again, and it goes on.`
+        : `An upload was under way a moment ago: ${what} If no other window sends it, choose the same again, and it goes on.`;
+      row.append(label);
+      if (quiet) row.append(button("Delete", () => remove(job, id), "quiet"));
       return row;
     }),
   );

@@ -8,12 +8,12 @@ from dashboard.components import choosing, look
 from dashboard.sections import add, check, deleted, pictures, versions
 from dashboard.session import workspace
 from dashboard.views import HOME, STUDIES
-from dashboard.wording import moment, plural
+from dashboard.wording import moment, plain, plural
 from storage import datasets
 from storage.records import DatasetVersion, Label, Role
 
 SECTIONS = ("Pictures", "Check", "Versions", "Add")
-CLEARED = ("image", "page", "arrival", "type", "finding")  # mean nothing for another dataset
+CLEARED = ("image", "page", "arrival", "type", "finding", "version")  # mean nothing for another dataset
 
 
 def show() -> None:
@@ -29,15 +29,17 @@ def show() -> None:
         return
     row = look.top("Datasets")
     with row:
-        name = choosing.dataset(names, clears=CLEARED)
+        try:
+            name = choosing.dataset(names, clears=CLEARED)
+        finally:  # an address of no dataset must not be the end of the road
+            _new_button()
     with workspace().session() as session:
         version = datasets.latest_version(session, name)
     with row:
-        if st.button("New dataset", icon=":material/create_new_folder:"):
-            st.switch_page(DATASETS_PAGE, query_params={"new": "1"})
         if st.button("New study", type="primary", icon=":material/add:"):
             st.switch_page(STUDIES, query_params={"dataset": name, "new": "1"})
     _header(version)
+    _tell_version(version)
     section = st.segmented_control(
         "Section",
         SECTIONS,
@@ -56,6 +58,28 @@ def show() -> None:
 
 
 DATASETS_PAGE = "views/datasets.py"
+
+
+def _new_button() -> None:
+    if st.button("New dataset", icon=":material/create_new_folder:"):
+        st.switch_page(DATASETS_PAGE, query_params={"new": "1"})
+
+
+def _tell_version(latest: DatasetVersion) -> None:
+    """Say so where the address asks for another version than this page shows."""
+    asked = st.query_params.get("version", str(latest.number))
+    if asked == str(latest.number):
+        return
+    if asked.isdecimal() and 0 < int(asked) < latest.number:
+        st.info(
+            f"This is version {latest.number}, the latest. Version {asked} is compared and exported under Versions.",
+            icon=":material/history:",
+        )
+    else:
+        st.warning(
+            f"There is no version {plain(asked)}; this is version {latest.number}.",
+            icon=":material/search_off:",
+        )
 
 
 def _new(names: list[str]) -> None:

@@ -13,7 +13,7 @@ from dashboard.scored import Order, ScoredPicture, Show
 from dashboard.session import workspace
 from dashboard.thumbnails import data_url, shrunk
 from dashboard.views import DATASETS, STUDIES
-from dashboard.wording import number, plural
+from dashboard.wording import number, plain, plural
 from engine.images import decode_mask
 from storage import datasets, models
 from storage.records import ImageRecord, Model, Role
@@ -198,7 +198,7 @@ def _large(
 ) -> None:
     place = listed.index(current)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(current.image.name, width="stretch")
+        st.subheader(plain(current.image.name), width="stretch")
         _step(listed, place - 1, label="Previous", icon=":material/chevron_left:", shortcut="Left")
         _step(listed, place + 1, label="Next", icon=":material/chevron_right:", shortcut="Right")
     truth = (current.image.defect_type or current.image.label.value).replace("_", " ")

@@ -171,7 +171,7 @@ def _lineage(model: Model) -> None:
         ]
     )
     if backbone.get("stronger"):
-        st.caption(str(backbone["stronger"]))
+        st.caption(wording.plain(str(backbone["stronger"])))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             STUDIES,
@@ -183,7 +183,7 @@ def _lineage(model: Model) -> None:
             url = f"{cached.experiment_url(model.dataset_name)}/{model.run_id}"
             st.link_button("Run in MLflow", url, icon=":material/open_in_new:", type="tertiary")
         except StorageError as error:
-            st.caption(f"No link to the run: {error}")
+            st.caption(f"No link to the run: {wording.plain(str(error))}")
     with st.expander("Whole configuration"):
         st.json(dict(config), expanded=True)
 

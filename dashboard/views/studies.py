@@ -70,7 +70,7 @@ def _rows(shown: Sequence[int]) -> None:
                 about = f"{escape(study.dataset_name)} · {wording.ago(study.created_at, now())}"
                 look.line(f'<span class="sn-muted">{about}</span>')
             with progress:
-                st.progress(following.fraction_done(study), text=following.status_line(study))
+                st.progress(following.fraction_done(study), text=wording.plain(following.status_line(study)))
             with link:
                 st.page_link(
                     STUDIES,
@@ -151,13 +151,13 @@ def _header(study: Study) -> DeltaGenerator:
         badges.append(look.note(f"{study.wanted.value} asked for; waits for the present step"))
     look.line(*badges)
     left = following.seconds_left(study, now())
-    about = following.status_line(study) + (f", {wording.duration(left)} left" if left is not None else "")
-    st.progress(following.fraction_done(study), text=about)
+    about = following.status_line(study) + (f", {wording.time_left(left)}" if left is not None else "")
+    st.progress(following.fraction_done(study), text=wording.plain(about))
     if "backbone" in study.progress:
         said = wording.backbone(study.progress["backbone"], study.progress.get("stronger_backbone"))
-        st.caption(f":material/memory: {said}")
+        st.caption(f":material/memory: {wording.plain(said)}")
     if study.error:
-        st.error(study.error, icon=":material/error:")
+        incidents.refused(study.error, icon=":material/error:")
     orphaned = following.orphaned(study, now())
     if (orphaned or study.state is StudyState.QUEUED) and not queries.worker_alive(workspace()):
         st.warning(
@@ -179,7 +179,7 @@ def _steer(study: Study) -> None:
         try:
             commands.want(workspace(), study.id, wanted)
         except StorageError as error:
-            st.toast(str(error), icon=":material/error:")
+            st.toast(wording.plain(str(error)), icon=":material/error:")
 
     if study.state is StudyState.PAUSED or study.wanted is Wanted.PAUSE:
         st.button("Resume", icon=":material/play_arrow:", on_click=ask, args=[Wanted.RUN])
@@ -310,7 +310,7 @@ def _runs_url(study: Study) -> str | None:
     try:
         return cached.experiment_url(study.dataset_name)
     except StorageError as error:
-        st.caption(f"No links to MLflow: {error}")
+        st.caption(f"No links to MLflow: {wording.plain(str(error))}")
         return None
 
 

@@ -1,7 +1,6 @@
 """System: what runs, what waits, what the installation takes on disk, and which versions it is made of."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +30,8 @@ def show() -> None:
     with right:
         st.subheader("Versions")
         look.facts(list(installed().items()))
-        st.caption(f"Home: {workspace().settings.home}; logs: {workspace().settings.logs_folder}")
+        settings = workspace().settings
+        st.caption(wording.plain(f"Home: {settings.home}; logs: {settings.logs_folder}"))
 
 
 @incidents.guarded
@@ -93,7 +93,7 @@ def _queue() -> None:
     if not waiting:
         st.caption("No study waits.")
         return
-    names = ", ".join(escape(f"{study.name} ({study.id})") for study in waiting)
+    names = ", ".join(wording.plain(f"{study.name} ({study.id})") for study in waiting)
     st.caption(f"{wording.plural(len(waiting), 'study')} {'waits' if len(waiting) == 1 else 'wait'}: {names}")
 
 

@@ -21,8 +21,11 @@ def test_ingest_sets_the_intake_beside_decoding(tmp_path: Path, capsys: pytest.C
         (own,), (limit,) = one["pictures_per_second"]["intake"], one["pictures_per_second"]["decoding"]
         assert own > 0
         assert one["intake_over_decoding"] == [own / limit]
-        assert min(one["growth_mib"]["intake"]) >= 0
-    assert "| 10 of 96×96, L | " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for one in told["modes"]:
+        (grown,) = one["growth_mib"]["intake"]
+        assert f"| 10 of 96×96, {one['mode']} | " in shown
+        assert f" | {grown:.0f} |\n" in shown
     assert list(tmp_path.iterdir()) == [file]
 
 

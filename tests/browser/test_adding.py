@@ -19,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from dashboard.server import command
+from dashboard.wording import JOINER
 from storage.settings import Settings
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -155,6 +156,46 @@ def test_bad_names_in_a_folder_are_left_out_and_listed_and_the_others_go_in(
     assert sorted(rows) == ["caps/aux.png", "caps/two\\nlines.png"]
     assert "Windows keeps that name for a device. Rename it." in rows["caps/aux.png"]
     assert "control character U+000A" in rows["caps/two\\nlines.png"]
+
+
+def test_names_given_by_others_are_shown_as_they_are(page: Page, served: Served) -> None:
+    name = (
+        "/a $1$ and $2$ *b* _c_ `d` ~~e~~ [f](g) <b>h</b> &amp; :red[i] :material/edit: :smile: :streamlit: www.j.de "
+        "https://k.de l@m.de -> -- >= 1. | # n \\\\ \\o"
+    )
+    page.goto("/datasets?new=1")
+    page.get_by_text("From a folder of the server").click()
+    _look_at(page, name)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("Give a folder there")
+    text = str(alert.inner_text()).replace(JOINER, "")
+    assert f"Folder '{name}' doesn't lie in '{served.pictures}'." in text
+    marks = alert.locator("p").first.locator(
+        "a, em, strong, code, del, b, img, .katex, [data-testid=stIconMaterial]"
+    )
+    assert marks.count() == 0
+
+
+def test_masks_of_a_review_follow_the_value_that_divides_them(
+    page: Page, served: Served, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(train=12, test_normal=2, defects={"dent": 1})
+    (mask,) = (folder / "ground_truth/dent").iterdir()
+    with Image.open(mask) as opened:
+        grey = opened.point(lambda value: value and 90)
+    grey.save(mask)
+    shutil.copytree(folder, served.pictures / "Grey")
+    page.goto("/datasets?new=1")
+    page.get_by_text("From a folder of the server").click()
+    _look_at(page, str(served.pictures / "Grey"))
+    expect(page.get_by_text("they hold the values 0, 90.")).to_be_visible()
+    tile = page.get_by_role("option", name="dent/000.png").locator("img")
+    before = tile.get_attribute("src")
+    assert before is not None
+    value = page.get_by_test_id("stNumberInputField")
+    value.fill("100")
+    value.press("Enter")
+    expect(tile).not_to_have_attribute("src", before)  # nothing is marked any more
 
 
 def test_only_bad_names_are_refused_at_once(page: Page, tmp_path: Path) -> None:

@@ -224,11 +224,14 @@ def test_folder_of_many_small_files_is_dropped(page: Page, dashboard: Dashboard,
     page.on("request", lambda request: requests.append(request.method))
     _drop(page, folder)
     expect(page.get_by_text("completed: 3000")).to_be_visible()
-    expect(page.get_by_text("2 files are left out")).to_contain_text("(.mp4, no ending)")
+    expect(page.get_by_text("2 files are left out")).to_be_visible()
+    expect(page.get_by_text("plates/video.mp4: It is a video. Export its frames as PNG.")).to_be_visible()
+    expect(page.get_by_text("plates/README: It is no picture, table or archive.")).to_be_visible()
     assert requests.count("PATCH") < 10
     assert _elements(page) <= before + 20
     (upload,) = dashboard.uploads()
     assert {file.name: file.path.read_bytes() for file in upload.source_files()} == contents
+    assert {one.name for one in upload.refused} == {"plates/video.mp4", "plates/README"}
 
 
 def test_folder_is_chosen(page: Page, dashboard: Dashboard, tmp_path: Path) -> None:
@@ -246,6 +249,7 @@ def test_what_can_not_be_used_is_refused_at_once(page: Page, dashboard: Dashboar
     (tmp_path / "film.mp4").write_bytes(b"x")
     _choose(page, tmp_path / "film.mp4")
     expect(page.get_by_role("alert")).to_contain_text("'film.mp4' is no picture, table or archive")
+    expect(page.get_by_text("film.mp4: It is a video. Export its frames as PNG.")).to_be_visible()
     with (tmp_path / "huge.zip").open("wb") as out:
         out.truncate(200_000_001)
     _choose(page, tmp_path / "huge.zip")
@@ -290,6 +294,8 @@ def test_upload_goes_on_after_a_reload_once_the_same_file_is_chosen(
     _until(lambda: dashboard.arrived() > 10_000_000)
     page.reload()
     expect(page.get_by_text("Drop pictures")).to_be_visible()
+    expect(page.get_by_text("An upload was under way a moment ago: plates.zip")).to_be_visible()
+    expect(page.get_by_role("button", name="Delete")).to_be_hidden()  # another window may be sending it
     _throttle(page, -1)
     offsets = _offsets(page)
     _choose(page, archive)
@@ -387,7 +393,13 @@ def test_cancel_asks_and_then_deletes_what_was_sent(page: Page, dashboard: Dashb
     _choose(page, archive)
     _until(lambda: dashboard.arrived() > 0)
     page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_contain_text("Paused at")
+    _until(lambda: _quiet(dashboard))
+    kept = dashboard.arrived()
+    page.wait_for_timeout(2000)
+    assert dashboard.arrived() == kept  # nothing is sent while it is asked
     page.get_by_role("button", name="Go on").click()
+    _until(lambda: dashboard.arrived() > kept)
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Stop and delete what was sent").click()
     expect(page.get_by_text("Drop pictures")).to_be_visible()

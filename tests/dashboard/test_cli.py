@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +79,61 @@ def test_ingest_tells_counts_and_the_next_step(
     assert result.exit_code == 0
     assert "Dataset 'parts', version 1: 36 pictures" in result.stdout
     assert "simplenet study parts" in result.stdout
+
+
+def test_ingest_of_nothing_new_says_so(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder()
+    assert "Nothing new" not in simplenet("ingest", folder, "--name", "parts").stdout
+    again = simplenet("ingest", folder, "--name", "parts")
+    assert "Nothing new: dataset 'parts' is as it was, version 1." in again.stdout
+    told = _json(simplenet("ingest", folder, "--name", "parts", "--json"))
+    assert isinstance(told, dict)
+    assert told["made"] is False
+
+
+def test_ingest_counts_pictures_and_tells_sizes_while_it_unpacks(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_folder(train=2000, flat=True, size=32)
+    result = simplenet("ingest", folder, "--name", "many")
+    assert "Reading picture 1,000 of 2,000 (reading " in result.stderr
+    small = make_folder("few", train=12, flat=True)
+    archive = shutil.make_archive(str(tmp_path / "few"), "zip", small)
+    result = simplenet("ingest", archive, "--name", "few")
+    assert re.search(r"Unpacking \d+ kB of \d+ kB \(", result.stderr), result.stderr
+    assert "Reading picture 0 of 12 (" in result.stderr
+
+
+def test_dry_run_tells_the_names_that_the_datasets_would_get(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    one = make_folder("products/lids", train=12)
+    make_folder("products/caps", train=12)
+    assert "Dataset 'steel' (mvtec)" in simplenet("ingest", one, "--name", "steel", "--dry-run").stdout
+    shown = simplenet("ingest", one.parent, "--name", "steel", "--dry-run").stdout
+    assert "Dataset 'steel-lids' (mvtec)" in shown
+    assert "Dataset 'steel-caps' (mvtec)" in shown
+    assert "Dataset 'lids' (mvtec)" in simplenet("ingest", one, "--dry-run").stdout
+
+
+def test_ingest_tells_of_masks_that_are_not_black_and_white(
+    simplenet: Simplenet, home: Path, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(defects={"dent": 7})
+    for number, file in enumerate(sorted((folder / "ground_truth/dent").iterdir())):
+        with Image.open(file) as image:
+            grey = image.point(lambda value, top=[90, 90, 100, 110, 120, 255, 255][number]: value and top)
+        grey.save(file)
+    result = simplenet("ingest", folder, "--name", "parts")
+    notes = [line for line in result.stderr.splitlines() if "mask" in line]
+    assert notes[0] == "note: 2 pictures: the mask holds the values 0, 90; above 0 counts as defect"
+    assert len(notes) == 4
+    assert notes[-1] == (
+        "note: 1 more picture with masks of other values. "
+        "If another value divides them, ingest again with --mask-threshold VALUE."
+    )
 
 
 def test_json_of_ingest_and_datasets_is_one_document(

@@ -74,5 +74,8 @@ def test_files_are_given_to_our_pages_alone(client: Client, settings: Settings) 
     assert client("GET", f"/thumbnails/{digest}?{key}").status == 401  # a key opens one kind of address
     for missing in (digest, "0"):
         assert client("GET", downloads.original_address(settings, missing)).status == 404
+    (settings.exports_folder / ".tmp-x").write_bytes(b"half an archive")
+    unfinished = client("GET", downloads.archive_address(settings, Path(".tmp-x")))
+    assert (unfinished.status, "is not there any more" in unfinished.json["error"]) == (404, True)
     for outside in (Path("..%2fsecret.zip"), Path("..")):
         assert client("GET", downloads.archive_address(settings, outside)).status in (401, 404)

@@ -14,6 +14,21 @@ def _known() -> None:
         raise DatasetNotFound("No dataset 'plats'. Nearest is 'plates'.")
 
 
+def _marked() -> None:
+    from dashboard import incidents
+    from storage.errors import BadName
+
+    with incidents.shown():
+        raise BadName("Name ':red[a]*.png' can't be kept. Rename it.")
+
+
+def test_names_in_errors_are_not_read_as_markdown() -> None:
+    app = AppTest.from_function(_marked).run()
+    assert [error.value for error in app.error] == [
+        "Name ':\u2060red\\[a\\]\\*.png' can't be kept. Rename it."
+    ]
+
+
 def _unknown() -> None:
     from dashboard import incidents
 

@@ -100,6 +100,34 @@ def test_unknown_dataset_names_the_nearest(page: Page, waiting: Workspace, view:
     assert "parts" in app.error[0].value
 
 
+def test_unknown_dataset_leaves_the_way_to_another(page: Page, waiting: Workspace) -> None:
+    app = page("views/datasets.py", dataset="nosuch")
+    assert "'nosuch'" in app.error[0].value
+    box = next(box for box in app.selectbox if box.label == "Dataset")
+    assert (box.value, box.options) == (None, ["parts"])
+    assert "New dataset" in [button.label for button in app.button]
+    app = _clean(box.set_value("parts").run())
+    assert app.query_params["dataset"] in ("parts", ["parts"])
+    assert "version 1" in _html(app)
+
+
+@pytest.mark.parametrize("asked", ["99", "0", "new", "²"])
+def test_unknown_version_of_the_address_is_said(page: Page, waiting: Workspace, asked: str) -> None:
+    app = _clean(page("views/datasets.py", dataset="parts", version=asked))
+    assert [warning.value for warning in app.warning] == [f"There is no version {asked}; this is version 1."]
+
+
+def test_former_version_of_the_address_is_sent_to_where_it_is_shown(
+    page: Page, waiting: Workspace, make_folder: Callable[..., Path]
+) -> None:
+    from tuning.commands import ingest_folder
+
+    ingest_folder(waiting, make_folder("more", train=12, flat=True, size=48), "parts")
+    assert not _clean(page("views/datasets.py", dataset="parts", version=2)).warning
+    said = [one.value for one in _clean(page("views/datasets.py", dataset="parts", version=1)).info]
+    assert said == ["This is version 2, the latest. Version 1 is compared and exported under Versions."]
+
+
 @pytest.mark.parametrize("view", ["heatmaps", "models"])
 def test_dataset_without_champion_offers_a_study(page: Page, waiting: Workspace, view: str) -> None:
     app = _clean(page(f"views/{view}.py", dataset="parts"))

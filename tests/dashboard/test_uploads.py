@@ -18,6 +18,7 @@ from PIL import Image
 from streamlit import config
 
 from dashboard import thumbnails, tickets, uploads
+from dashboard.components import uploader
 from dashboard.server import streamlit_options
 from storage import staging
 from storage.blobs import BlobStore
@@ -70,6 +71,41 @@ def test_same_files_announced_again_go_on(client: Client) -> None:
     assert (again.status, again.json) == (200, {"id": upload, "refused": [], "received": {"0": 3}})
     assert client.begin(("a.zip", 10), ("b.png", 5), dataset="tiles") != upload
     assert client.begin(("a.zip", 10), ("b.png", 6)) != upload
+
+
+def test_what_was_never_sent_is_kept_with_its_reason_for_the_review(
+    client: Client, settings: Settings
+) -> None:
+    names = ["a/v.SVG", "a/README", "a/\u202etfel.mp4", *(f"{number}.pdf" for number in range(1000))]
+    upload = client.announce(("a/b.png", 5), left_out=names).json["id"]
+    kept = staging.find(settings.staging_folder, upload).refused
+    assert [(one.name, one.reason) for one in kept[:3]] == [
+        ("a/v.SVG", "It is a drawing without pixels. Export it as PNG."),
+        (
+            "a/README",
+            "It is no picture, table or archive. Leave it out, or save it as PNG if it is a picture.",
+        ),
+        ("a/\\u202etfel.mp4", "It is a video. Export its frames as PNG."),
+    ]
+    assert (len(kept), kept[-1].name) == (1001, "3 more")
+
+
+@pytest.mark.parametrize(("minutes", "quiet"), [(0, False), (5, True)])
+def test_unfinished_uploads_are_told_the_last_interrupted_first(
+    client: Client, settings: Settings, minutes: int, quiet: bool
+) -> None:
+    made = [client.begin((f"{number}.zip", 10)) for number in range(7)]
+    client.send(made[2], 0, 0, b"abc")
+    for age, upload in enumerate([made[2], *made[:2], *made[3:]]):  # made[2] was heard of last
+        folder = staging.find(settings.staging_folder, upload).folder
+        then = time.time() - 60 * minutes - age
+        for file in (folder, *folder.rglob("*")):
+            os.utime(file, (then, then))
+    told = uploader._unfinished(settings, "plates")
+    assert [one["title"] for one in told] == ["2.zip", "0.zip", "1.zip", "3.zip", "4.zip"]
+    assert [one["received"] for one in told] == [3, 0, 0, 0, 0]
+    assert {one["quiet"] for one in told} == {quiet}
+    assert uploader._unfinished(settings, "tiles") == []
 
 
 def test_bad_names_are_left_out_with_their_reasons_and_the_others_go_in(

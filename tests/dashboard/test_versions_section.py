@@ -214,7 +214,7 @@ def test_deletion_is_refused_while_a_study_has_not_ended(page: Page, workspace: 
     app = _delete(_clean(_open(page)), "parts")
     assert [error.value for error in app.error] == [
         f"Dataset 'parts' can't be deleted: study {study.id} has not ended. "
-        f"Cancel it first, on its page or with `simplenet cancel {study.id}`."
+        f"Cancel it first, on its page or with \\`simplenet cancel {study.id}\\`."
     ]
     with workspace.session() as session:
         assert datasets.get_dataset(session, "parts").deleted_at is None

@@ -18,6 +18,37 @@ def test_duration(seconds: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.3, "less than a second left"), (45, "about 45 s left"), (240, "about 4 min left")],
+)
+def test_time_left(seconds: float, text: str) -> None:
+    assert wording.time_left(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("price $a$ of $b$", r"price \$a\$ of \$b\$"),
+        ("*bold* and `code`", r"\*bold\* and \`code\`"),
+        ("_x_ but part_1_a.png", r"\_x\_ but part_1_a.png"),
+        ("[a](b) ![c](d)", r"\[a\](b) !\[c\](d)"),
+        ("<b>x</b> &amp; a & b", r"\<b>x\</b> \&amp; a & b"),
+        ("~~gone~~ a|b", r"\~\~gone\~\~ a\|b"),
+        ("C:\\parts", r"C:\\parts"),
+        (":red[x]", ":\u2060red\\[x\\]"),
+        (":material/edit: :smile: :+1:", ":\u2060material/edit: :\u2060smile: :\u2060+1:"),
+        ("www.x.de", "www\u2060.x.de"),
+        ("https://x.de and a@x.de", "https:\u2060//x.de and a@\u2060x.de"),
+        ("a -> b -- c", "a -\u2060> b -\u2060- c"),
+        ("# one\n    two\n- three\n4. four", "\\# one\ntwo\n\\- three\n4\\. four"),
+        ("test/good/007.png: 12×900 px; 14.5 % of 20", "test/good/007.png: 12×900 px; 14.5 % of 20"),
+    ],
+)
+def test_names_by_others_are_not_read_as_markdown(given: str, text: str) -> None:
+    assert wording.plain(given) == text
+
+
+@pytest.mark.parametrize(
     ("count", "noun", "text"),
     [
         (1, "picture", "1 picture"),

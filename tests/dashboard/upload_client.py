@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,9 +59,12 @@ class Client:
         assert answer.status == 201, answer.body
         return str(answer.json["id"])
 
-    def announce(self, *files: tuple[str, int], dataset: str = "plates") -> Answer:
+    def announce(
+        self, *files: tuple[str, int], dataset: str = "plates", left_out: Sequence[str] = ()
+    ) -> Answer:
         listed = [[name, size, 1.5] for name, size in files]
-        return self("POST", "/uploads", json.dumps({"dataset": dataset, "files": listed}).encode())
+        announced = {"dataset": dataset, "files": listed, "left_out": list(left_out)}
+        return self("POST", "/uploads", json.dumps(announced).encode())
 
     def send(self, upload: str, index: int, offset: int, body: bytes, to: int | None = None) -> Answer:
         last = index if to is None else to

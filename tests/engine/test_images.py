@@ -1,4 +1,5 @@
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,17 @@ def test_real_masks_and_pictures_agree_in_size(magnetic_tile: Path) -> None:
     mask = decode_mask(name.read_bytes(), name.name)
     assert mask.shape == decode(picture.read_bytes(), picture.name).shape[:2]
     assert 0 < mask.mean() < 0.1
+
+
+def test_picture_of_thousands_of_millions_of_pixels_is_refused_with_number_limit_and_remedy() -> None:
+    data = bytearray(encoded(Image.fromarray(ramp())))
+    data[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height, as the header has them
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(BadImage) as refused:
+        decode(bytes(data), "huge.png")
+    assert str(refused.value) == (
+        "Image 'huge.png' has 3,600,000,000 pixels; at most 64,000,000 pixels are read. Cut or shrink it."
+    )
 
 
 def test_digest_depends_on_pixels_and_shape_alone() -> None:

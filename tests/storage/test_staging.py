@@ -202,7 +202,7 @@ def test_more_than_the_disk_has_beside_its_reserve_is_refused(begin: Begin, tmp_
 @pytest.mark.parametrize("upload_id", ["", "..", "../x", "a" * 31, "A" * 32, "g" * 32, "a" * 32 + "\n"])
 def test_what_is_no_id_leads_nowhere(tmp_path: Path, upload_id: str) -> None:
     for use in (staging.find, staging.discard):
-        with pytest.raises(UploadNotFound, match="is none"):
+        with pytest.raises(UploadNotFound, match="is no upload"):
             use(tmp_path, upload_id)
 
 
