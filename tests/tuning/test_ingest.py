@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from dashboard.cli import app
 from engine.images import MAX_FILE_BYTES
+from engine.masks import MAX_THRESHOLD
 from storage import datasets
 from storage.errors import BadDatasetName, StorageError
 from storage.records import Edit, Label, Role
@@ -168,3 +171,18 @@ def test_file_larger_than_any_picture_is_left_out_unread(workspace, make_folder)
     (huge,) = report.skipped
     assert (huge.name, report.version.count()) == ("huge.png", 12)
     assert "has 536,870,913 bytes; at most 536,870,912 are read" in huge.reason
+
+
+@pytest.mark.parametrize(
+    "command", [["ingest", "{folder}", "--dry-run"], ["dataset", "mask", "p", "a", "--none"]]
+)
+def test_threshold_of_masks_is_limited_alike_by_both_commands(tmp_path: Path, make_folder, command):
+    folder = make_folder()
+    words = [word.format(folder=folder) for word in command]
+
+    def told(threshold: int) -> str:
+        options = [*words, "--mask-threshold", str(threshold)]
+        return CliRunner().invoke(app, ["--home", str(tmp_path / "home"), *options]).output
+
+    assert "less than or equal to 65534" in " ".join(told(MAX_THRESHOLD + 1).split())
+    assert "Invalid value" not in told(MAX_THRESHOLD)
