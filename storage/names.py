@@ -107,6 +107,8 @@ def shown(name: str) -> str:
 
 def control_character(text: str) -> str | None:
     """The first character of a text that can't be shown or kept as it is, as 'U+0000'; None where there is none."""
+    if text.isascii() and text.isprintable():  # nearly all are, and this takes no time
+        return None
     for character in text:
         if unicodedata.category(character) in _BREAKING_CATEGORIES or character in _TURNING:
             return f"U+{ord(character):04X}"

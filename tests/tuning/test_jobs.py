@@ -51,6 +51,9 @@ def test_job_tells_its_progress_and_what_came_of_it(settings: Settings) -> None:
     assert halfway.seconds_left is not None
     ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
     assert (ended.state, ended.result, ended.seconds_left) == (JobState.DONE, {"counted": 4}, None)
+    wait(
+        settings, "count", lambda _: not jobs.is_running(settings, "count")
+    )  # it tells its end, then it ends
     jobs.forget(settings, "count")
     assert jobs.status(settings, "count") is None
 
