@@ -13,6 +13,7 @@ from engine.picture_files import open_picture
 
 Mask = npt.NDArray[np.bool_]
 
+MAX_THRESHOLD = 65_534  # with a higher one, not even the highest value of 16 bits would be a defect
 MOST_VALUES = 8  # that a MaskRead lists; a mask with more is a drawing with soft edges, or no mask
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from storage.datasets import get_dataset, get_version
 from storage.schema import AcceptedRow, CheckupRow
+from storage.upserts import put_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ def put_checkup(session: Session, version_id: int, findings: Mapping[str, Any], 
         VersionNotFound: there is no such version.
     """
     get_version(session, version_id)
-    session.merge(CheckupRow(version_id=version_id, findings=dict(findings), created_at=now))
-    session.flush()
+    row = {"version_id": version_id, "findings": dict(findings), "created_at": now}
+    put_rows(session, CheckupRow, [row], replace=True)
 
 
 def get_checkup(session: Session, version_id: int) -> Checkup | None:
@@ -51,16 +52,14 @@ def accept_finding(
     Raises:
         DatasetNotFound: there is no such dataset.
     """
-    session.merge(
-        AcceptedRow(
-            dataset_id=get_dataset(session, name).id,
-            finding=finding,
-            subject=subject,
-            who=who,
-            created_at=now,
-        )
-    )
-    session.flush()
+    row = {
+        "dataset_id": get_dataset(session, name).id,
+        "finding": finding,
+        "subject": subject,
+        "who": who,
+        "created_at": now,
+    }
+    put_rows(session, AcceptedRow, [row], replace=True)
 
 
 def reopen_finding(session: Session, name: str, finding: str, subject: str) -> None:

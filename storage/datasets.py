@@ -263,12 +263,23 @@ def known_roles(session: Session, name: str) -> dict[str, Role]:
 
     A picture that was taken out and comes back must not move from test to train.
     """
-    query = (
-        select(ImageRow.pixel_digest, ImageRow.role)
+    last = (
+        select(ImageRow.pixel_digest, VersionRow.dataset_id, func.max(VersionRow.number).label("number"))
         .join(VersionRow, VersionRow.id == ImageRow.version_id)
         .join(DatasetRow, DatasetRow.id == VersionRow.dataset_id)
         .where(DatasetRow.name == name)
-        .order_by(VersionRow.number)
+        .group_by(ImageRow.pixel_digest, VersionRow.dataset_id)
+        .subquery()
+    )
+    query = (
+        select(ImageRow.pixel_digest, ImageRow.role)
+        .join(VersionRow, VersionRow.id == ImageRow.version_id)
+        .join(
+            last,
+            (last.c.dataset_id == VersionRow.dataset_id)
+            & (last.c.number == VersionRow.number)
+            & (last.c.pixel_digest == ImageRow.pixel_digest),
+        )
     )
     return {row.pixel_digest: row.role for row in session.execute(query)}
 
@@ -390,9 +401,21 @@ def get_image(session: Session, image_id: int) -> ImageRecord:
 
 
 def lock_dataset(session: Session, dataset_id: int) -> None:
-    """Make other sessions that want the same lock wait until this one ends."""
+    """Make other sessions that want the same lock wait until this one ends.
+
+    Raises:
+        DatasetDeleted: the dataset was deleted, perhaps while this session waited.
+    """
     # A write that changes nothing: on PostgreSQL it locks the row, on SQLite, which has no FOR UPDATE, the database.
-    session.execute(update(DatasetRow).where(DatasetRow.id == dataset_id).values(name=DatasetRow.name))
+    row = session.scalar(
+        update(DatasetRow)
+        .where(DatasetRow.id == dataset_id)
+        .values(name=DatasetRow.name)
+        .returning(DatasetRow),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    )
+    if row is not None and row.deleted_at is not None:
+        raise _deleted(row)
 
 
 def _lock_or_make_dataset(session: Session, name: str, now: datetime) -> int:

@@ -15,6 +15,7 @@ from storage.datasets import get_dataset, lock_dataset
 from storage.errors import BadEdit
 from storage.records import Edit, Label
 from storage.schema import EditRow
+from storage.upserts import ROWS_AT_ONCE, put_rows
 
 
 def put_edits(session: Session, name: str, edits: Iterable[Edit], *, who: str, now: datetime) -> None:
@@ -27,6 +28,7 @@ def put_edits(session: Session, name: str, edits: Iterable[Edit], *, who: str, n
     dataset_id = get_dataset(session, name).id
     lock_dataset(session, dataset_id)  # or a version that is just being saved would forget them unsaved
     waiting = {edit.pixel_digest: edit for edit in list_edits(session, name)}
+    given: dict[str, Edit] = {}
     for edit in edits:
         if edit.label is Label.NORMAL and edit.defect_type:
             raise BadEdit(
@@ -40,17 +42,18 @@ def put_edits(session: Session, name: str, edits: Iterable[Edit], *, who: str, n
                 f"{'a mask' if merged.mask_digest else 'a defect type'}; only anomalous pictures have one. Label it "
                 "anomalous first, or take the waiting correction back."
             )
-        waiting[edit.pixel_digest] = merged
-        session.merge(
-            EditRow(
-                dataset_id=dataset_id,
-                pixel_digest=edit.pixel_digest,
-                edit=asdict(merged),
-                who=who,
-                created_at=now,
-            )
-        )
-    session.flush()
+        waiting[edit.pixel_digest] = given[edit.pixel_digest] = merged
+    rows = [
+        {
+            "dataset_id": dataset_id,
+            "pixel_digest": digest,
+            "edit": asdict(edit),
+            "who": who,
+            "created_at": now,
+        }
+        for digest, edit in given.items()
+    ]
+    put_rows(session, EditRow, rows, replace=True)
 
 
 def list_edits(session: Session, name: str) -> list[Edit]:
@@ -77,9 +80,13 @@ def discard_edits(session: Session, name: str, pixel_digests: Iterable[str] | No
     if pixel_digests is None:
         session.execute(delete(EditRow).where(EditRow.dataset_id == dataset_id))
         return
-    for digest in pixel_digests:  # one by one: a database takes only so many values in one statement
+    digests = list(pixel_digests)
+    for start in range(0, len(digests), ROWS_AT_ONCE):
         session.execute(
-            delete(EditRow).where(EditRow.dataset_id == dataset_id, EditRow.pixel_digest == digest)
+            delete(EditRow).where(
+                EditRow.dataset_id == dataset_id,
+                EditRow.pixel_digest.in_(digests[start : start + ROWS_AT_ONCE]),
+            )
         )
 
 

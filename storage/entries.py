@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from storage.listing import SourceFile
 from storage.records import Label
+from storage.tree import UNREAD_SUFFIXES
 
 # MVTec's and BTAD's trees; VisA's split file; pictures of normal parts only; one folder per kind (two, or more);
 # a list of pictures as CSV or JSON lines, and the one that Lookout for Vision wrote.
@@ -22,9 +24,14 @@ class Entry:
     split: Literal["train", "test"] | None
     label: Label
     defect_type: str | None
-    mask_paths: tuple[Path, ...] = ()  # a pixel is anomalous where one of them says so
+    masks: tuple[SourceFile, ...] = ()  # named as the picture; a pixel is anomalous where one of them says so
     white_is_background: bool = False  # how the masks are to be read
-    group: str = "."  # see `storage.layouts.groups`
+    group: str = "pictures"  # see `storage.layouts.groups`
+
+    @property
+    def mask_paths(self) -> tuple[Path, ...]:
+        """Where the bytes of its masks lie."""
+        return tuple(mask.path for mask in self.masks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,15 @@ def note(subject: str, names: Iterable[str]) -> list[str]:
     """One sentence with the number of names and the first of them; none if there are no names."""
     names = list(names)
     return [f"{subject} ({len(names)}): {listed(names)}."] if names else []
+
+
+def left_out(subject: str, names: Iterable[str]) -> list[str]:
+    """As `note`, about files that are no pictures; those in formats that are not read get a sentence of their own."""
+    names = list(names)
+    unread = [name for name in names if PurePosixPath(name).suffix.lower() in UNREAD_SUFFIXES]
+    return note(subject, [name for name in names if name not in set(unread)]) + note(
+        "Left out, formats that are not read; save them as PNG", unread
+    )
 
 
 def listed(names: Sequence[str]) -> str:

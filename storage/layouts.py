@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from storage.entries import Entry, Layout, balanced, note
+from storage.entries import Entry, Layout, balanced, left_out, note
 from storage.errors import UnknownLayout
 from storage.label_words import dataset_name, guess_normal, question, split_word, verdict
 from storage.listing import SourceFile, walk
@@ -28,6 +28,8 @@ UNDERSTOOD = (
     "a folder of several such; VisA with split_csv/1cls.csv; and a list of pictures as CSV or JSON lines with a "
     "column path."
 )
+
+EXPORT_TABLE = "roles.txt"  # that our own exports carry at their top; nobody misses it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +55,28 @@ class Choice:
     leave_out: bool = False
 
 
-def understand(files: Sequence[SourceFile], origin: str, *, normal: str | None = None) -> tuple[Layout, ...]:
+def understand(
+    files: Sequence[SourceFile],
+    origin: str,
+    *,
+    normal: str | None = None,
+    only_list: SourceFile | None = None,
+) -> tuple[Layout, ...]:
     """Find out how files are arranged: one layout for each dataset that they make.
 
     Args:
         origin: where they came from, for messages and for names.
         normal: the folder or label of the normal parts, where names don't say it.
+        only_list: a list of pictures that alone decides, whatever else lies there.
     Raises:
         UnknownLayout: there are no pictures, or they are arranged in another way; says what was found and what to do.
     """
-    visa = read_split_file(files, origin)
+    visa = None if only_list else read_split_file(files, origin)
     if visa is not None:
         return tuple(visa.values())
     called = dataset_name(_stem(origin))
-    listed = read_lists(files, normal)
-    if listed is not None:
+    listed = read_lists(files, normal, only=only_list)
+    if listed.entries:
         return (
             Layout(
                 kind="lookout" if listed.lookout else "manifest",
@@ -78,7 +87,11 @@ def understand(files: Sequence[SourceFile], origin: str, *, normal: str | None =
                 answers=listed.answers,
             ),
         )
-    root = plant(files)
+    found = _by_folders(plant(files), origin, called, normal)
+    return tuple(replace(layout, notes=(*layout.notes, *listed.notes)) for layout in found)
+
+
+def _by_folders(root: Folder, origin: str, called: str, normal: str | None) -> tuple[Layout, ...]:
     if root.name and not tells_nothing(root.name):
         called = dataset_name(root.name)
     if _is_split(root):
@@ -132,7 +145,7 @@ def groups(layout: Layout) -> tuple[Group, ...]:
         Group(
             key=key,
             pictures=len(entries),
-            masks=sum(bool(entry.mask_paths) for entry in entries),
+            masks=sum(bool(entry.masks) for entry in entries),
             split=entries[0].split,
             label=entries[0].label,
             defect_type=entries[0].defect_type,
@@ -162,9 +175,9 @@ def choose(layout: Layout, choices: Mapping[str, Choice]) -> Layout:
         elif not choice.leave_out:
             anomalous = choice.label is Label.ANOMALOUS
             kind = choice.defect_type if anomalous else None
-            masks = entry.mask_paths if anomalous else ()
+            masks = entry.masks if anomalous else ()
             entries.append(
-                replace(entry, split=choice.split, label=choice.label, defect_type=kind, mask_paths=masks)
+                replace(entry, split=choice.split, label=choice.label, defect_type=kind, masks=masks)
             )
     if not entries:
         raise UnknownLayout("All groups are left out; a dataset needs pictures. Use at least one.")
@@ -211,13 +224,14 @@ def _mvtec(root: Folder, called: str, origin: str) -> Layout:
     entries, notes = attach(sorted(entries, key=lambda entry: entry.name), root.all_masks(), root.own_name)
     entries, more = balanced(entries)
     notes += more
-    notes += note(
-        "Left out, not pictures or not inside a folder for their kind", map(root.own_name, strangers)
+    notes += left_out(
+        "Left out, not pictures or not inside a folder for their kind",
+        [name for name in map(root.own_name, strangers) if name != EXPORT_TABLE],
     )
     notes += note("Left out, folders that have no place in the layout", unread)
     notes += note(
         "Anomalous pictures without a mask",
-        [entry.name for entry in entries if entry.label is Label.ANOMALOUS and not entry.mask_paths],
+        [entry.name for entry in entries if entry.label is Label.ANOMALOUS and not entry.masks],
     )
     return Layout(
         kind="btad" if oks > 1 else "mvtec", name=called, entries=tuple(entries), notes=tuple(notes)
@@ -253,12 +267,13 @@ def _no_training_pictures(root: Folder, origin: str) -> str:
 
 
 def _flat(folder: Folder, called: str) -> Layout:
-    entries = [_entry(folder, picture, None, Label.NORMAL, None, ".") for picture in folder.pictures]
+    group = folder.name or "pictures"
+    entries = [_entry(folder, picture, None, Label.NORMAL, None, group) for picture in folder.pictures]
     notes: list[str] = []
     if folder.all_masks():
         entries, notes = with_masks(entries, folder.all_masks(), folder.own_name)
     beside = [name for name, inside in folder.folders.items() if inside.all_pictures()]
-    notes += note("Left out, not pictures", map(folder.own_name, folder.others))
+    notes += left_out("Left out, not pictures", map(folder.own_name, folder.others))
     notes += note("Left out, folders beside the pictures", beside)
     return Layout(kind="flat", name=called, entries=tuple(entries), notes=tuple(notes))
 
@@ -279,7 +294,7 @@ def _folders(root: Folder, called: str, normal: str | None) -> Layout:
             entries.append(_entry(root, picture, None, label, kind, group))
     entries.sort(key=lambda entry: entry.name)
     entries, notes = attach(entries, root.all_masks(), root.own_name)
-    notes += note("Left out, not pictures", map(root.own_name, root.all_others()))
+    notes += left_out("Left out, not pictures", map(root.own_name, root.all_others()))
     return Layout(
         kind="two_folders" if len(kinds) == 2 else "folders",
         name=called,

@@ -1,177 +1,280 @@
 """Lists of pictures: CSV, JSON lines, and the manifest of Lookout for Vision, a cloud service that has ended."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
-from storage.entries import Entry, balanced, note
+from storage.entries import Entry, balanced, left_out, listed, note
 from storage.errors import UnknownLayout
-from storage.label_words import Split, guess_normal, is_mask_folder, question, split_word, verdict
+from storage.label_words import Guess, Split, guess_normal, is_mask_folder, question, split_word, verdict
+from storage.list_rows import SUFFIXES, Row, read_rows
 from storage.listing import SourceFile
 from storage.records import Label
 from storage.tree import is_picture
 
-SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".manifest"})
-COLUMNS = {
-    "path": (
-        "path",
-        "image",
-        "file",
-        "filename",
-        "image_path",
-        "filepath",
-        "file_name",
-        "picture",
-        "source-ref",
-    ),
-    "label": ("label", "class", "target", "is_anomaly", "anomaly", "status", "category"),
-    "type": ("defect_type", "defect", "type", "anomaly_type", "kind"),
-    "split": ("split", "subset", "set", "partition"),
-    "mask": ("mask", "mask_path", "ground_truth", "segmentation", "mask_file", "anomaly-mask-ref"),
-}
 EXAMPLE = "path,label,split,mask"
+NUMBERS = {
+    "0": "normal",
+    "1": "anomaly",
+    "true": "anomaly",
+    "false": "normal",
+    "0.0": "normal",
+    "1.0": "anomaly",
+}  # 0 is normal wherever 1 is an anomaly
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """What a list says."""
+    """What the lists among some files say."""
 
-    lookout: bool
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...]  # none where no list names pictures
     notes: tuple[str, ...]
-    unsure: str | None
-    answers: tuple[str, ...]
+    lookout: bool = False
+    unsure: str | None = None
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    number: int
     path: str
     label: str  # as written; "" where nothing is said
     defect_type: str | None
     split: Split | None
+    odd_split: tuple[str, str] | None  # column and word, where the word means nothing
     mask: str | None
 
 
-def read_lists(files: Sequence[SourceFile], normal: str | None = None) -> Listed | None:
-    """Read the lists among the files that name pictures among them; None where there is none.
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """All lists together."""
+
+    lines: tuple[_Line, ...]  # those that name pictures
+    lookout: bool
+    no_pictures: tuple[str, ...]  # files that lines name and that are none by their suffix
+    nameless: tuple[str, ...]  # lines that name no file: "Line 3 of 'list.csv'"
+    unread: Mapping[str, Sequence[str]]  # files by why they could not be read
+
+
+def read_lists(
+    files: Sequence[SourceFile], normal: str | None = None, *, only: SourceFile | None = None
+) -> Listed:
+    """Read the lists among the files that name pictures among them.
 
     Args:
         normal: which label means normal, where that can't be told.
+        only: the one list to read, whatever its suffix.
     Raises:
-        UnknownLayout: a list that names pictures has a line that can't be read, or all its pictures are missing.
+        UnknownLayout: a list that names pictures has a line that can't be read, or all its pictures are missing or
+            contradict themselves; or `only` is no list of pictures.
     """
-    lines: list[_Line] = []
-    lookout = False
-    for file in files:
-        if PurePosixPath(file.name).suffix.lower() in SUFFIXES:
-            found, is_lookout = _lines(file)
-            lines += found
-            lookout = lookout or is_lookout
-    if not lines:
-        return None
-    by_suffix = _Finder(files)
-    present: dict[str, tuple[_Line, SourceFile]] = {}
-    missing, twice, lost_masks = [], [], []
-    masks: dict[str, SourceFile] = {}
-    for line in lines:
-        picture = by_suffix.find(line.path)
+    lists = [file for file in files if PurePosixPath(file.name).suffix.lower() in SUFFIXES]
+    read = _read([only] if only else lists)
+    unread = [
+        one for why, names in read.unread.items() for one in note(f"Not read as a list, for it {why}", names)
+    ]
+    if not read.lines:
+        if only:
+            why = next(iter(read.unread), "names no pictures in a column path")
+            raise UnknownLayout(
+                f"File '{only.name}' is no list of pictures, for it {why}. Give a list as CSV with the columns "
+                f"{EXAMPLE} or as JSON lines, a folder of pictures, or a zip or tar file."
+            )
+        return Listed(entries=(), notes=tuple(unread))
+    finder = _Finder(files)
+    lines: dict[str, list[_Line]] = defaultdict(list)  # by the picture's name
+    pictures: dict[str, SourceFile] = {}
+    missing = []
+    for line in read.lines:
+        picture = finder.find(line.path)
         if picture is None:
             missing.append(line.path)
-        elif picture.name in present:
-            twice.append(picture.name)
         else:
-            present[picture.name] = (line, picture)
-            if line.mask:
-                mask = by_suffix.find(line.mask)
-                if mask is None:
-                    lost_masks.append(line.mask)
-                else:
-                    masks[picture.name] = mask
-    if not present:
+            lines[picture.name].append(line)
+            pictures[picture.name] = picture
+    if not pictures:
         raise UnknownLayout(
-            f"The list names {len(lines)} pictures, the first '{lines[0].path}', and none of them is among the files. "
+            f"The list names {len(missing)} pictures, and none of them is among the files: {listed(missing)}. "
             "Put the pictures beside the list, at the paths that it names."
         )
-    counts: dict[str, int] = {}
-    for line, _ in present.values():
-        counts[line.label] = counts.get(line.label, 0) + 1
+    counts = Counter(label for same in lines.values() for label in dict.fromkeys(line.label for line in same))
     counts.pop("", None)
     guess = guess_normal(counts, normal) if counts else None
-    entries = []
-    for line, picture in present.values():
-        anomalous = guess is not None and line.label != "" and line.label not in guess.normal
-        spoken = verdict(line.label) is not None or line.label in ("0", "1", "true", "false")
-        kind = line.defect_type or (None if spoken else line.label)
-        mask = masks.get(picture.name)
-        entries.append(
-            Entry(
-                path=picture.path,
-                name=picture.name,
-                split=line.split,
-                label=Label.ANOMALOUS if anomalous else Label.NORMAL,
-                defect_type=kind if anomalous else None,
-                mask_paths=(mask.path,) if mask is not None and anomalous else (),
-                white_is_background=lookout,
-                group=", ".join(
-                    part for part in (line.split, line.label or "no label", line.defect_type) if part
-                ),
-            )
+    meant = {name: {_is_anomalous(line, guess) for line in same} for name, same in lines.items()}
+    clear = {name: same[0] for name, same in lines.items() if len(meant[name]) == 1}
+    if not clear:
+        raise UnknownLayout(
+            f"All pictures of the list are named twice, as normal and as anomalous: {listed(list(lines))}. "
+            "Keep one line for each."
         )
-    entries.sort(key=lambda entry: entry.name)
-    entries, notes = balanced(entries)
-    used = set(present) | {mask.name for mask in masks.values()}
+    masks: dict[str, SourceFile] = {}
+    lost_masks = []
+    for name, line in clear.items():
+        mask = finder.find(line.mask) if line.mask else None
+        if mask is not None:
+            masks[name] = mask
+        elif line.mask:
+            lost_masks.append(line.mask)
+    entries, notes = balanced(
+        [
+            _entry(pictures[name], line, guess, masks.get(name), read.lookout)
+            for name, line in sorted(clear.items())
+        ]
+    )
+    notes += _odd_words(clear.values(), guess)
+    used = set(pictures) | {mask.name for mask in masks.values()}
     unnamed = [
-        file.name
-        for file in files
-        if is_picture(file.name) and file.name not in used and not _is_mask(file.name)
+        file for file in files if is_picture(file.name) and file.name not in used and not _is_mask(file.name)
     ]
-    entries += [entry for entry in map(_unnamed(files), unnamed) if entry is not None] if lookout else []
-    kept = {entry.name for entry in entries}
+    judged = [entry for entry in map(_by_name, unnamed) if entry is not None] if read.lookout else []
+    kept = dict.fromkeys(entry.name for entry in judged)
     notes += note(
-        "Pictures that the list does not name, left out", [name for name in unnamed if name not in kept]
+        "Pictures that the list does not name, left out",
+        [file.name for file in unnamed if file.name not in kept],
     )
-    notes += note(
-        "Pictures that the list does not name, taken for judging by their names", kept & set(unnamed)
-    )
+    notes += note("Pictures that the list does not name, taken for judging by their names", kept)
     notes += note("Named in the list, but not among the files", missing)
-    notes += note("Named twice in the list, the first line counts", twice)
+    notes += left_out("Named in the list, but no picture", read.no_pictures)
+    notes += note("Left out, lines of the list that name no file", read.nameless)
+    twice = [name for name, same in lines.items() if len(same) > 1 and name in clear]
+    other_types = [
+        name for name in twice if len({(line.label, line.defect_type) for line in lines[name]}) > 1
+    ]
+    notes += note(
+        "Named twice with different labels, normal and anomalous: left out",
+        [name for name in lines if name not in clear],
+    )
+    notes += note("Named twice with different labels or defect types, the first line counts", other_types)
+    notes += note(
+        "Named twice in the list, the first line counts",
+        [name for name in twice if name not in set(other_types)],
+    )
     notes += note("Masks that are named, but not among the files", lost_masks)
     return Listed(
-        lookout=lookout,
-        entries=tuple(entries),
-        notes=tuple(notes),
+        lookout=read.lookout,
+        entries=(*entries, *judged),
+        notes=(*notes, *unread),
         unsure=question("label", counts, guess) if guess is not None else None,
         answers=tuple(counts),
     )
+
+
+def _read(files: Sequence[SourceFile]) -> _Read:
+    lines: list[_Line] = []
+    no_pictures: list[str] = []
+    nameless: list[str] = []
+    unread: dict[str, list[str]] = defaultdict(list)
+    lookout = False
+    for file in files:
+        found = read_rows(file)
+        if found.unread:
+            unread[found.unread].append(file.name)
+        if not any(row.names_picture for row in found.rows):  # no list of pictures
+            continue
+        for row in found.rows:
+            lookout = lookout or "source-ref" in row.values
+            if row.names_picture:
+                lines.append(_line(row))
+            elif path := row.text("path"):
+                no_pictures.append(path)
+            else:
+                nameless.append(row.where)
+    return _Read(
+        lines=tuple(lines),
+        lookout=lookout,
+        no_pictures=tuple(no_pictures),
+        nameless=tuple(nameless),
+        unread=unread,
+    )
+
+
+def _line(row: Row) -> _Line:
+    label, split = row.text("label"), row.text("split")
+    for key, written in row.values.items():
+        # Lookout: 'anomaly-label': 1 and 'anomaly-label-metadata': {'class-name': …}
+        if key.endswith("-label") and f"{key}-metadata" in row.values:
+            metadata = row.values[f"{key}-metadata"]
+            if not isinstance(metadata, dict):
+                raise UnknownLayout(
+                    f"{row.where} has {str(metadata)[:40]!r} as '{key}-metadata', which must be an object with the "
+                    "key class-name. Mend the line."
+                )
+            label = row.checked(key, metadata.get("class-name", written))
+    meaning = split_word(split) if split else None
+    return _Line(
+        path=row.text("path"),
+        label=NUMBERS.get(label.casefold(), label),
+        defect_type=row.text("type") or None,
+        split=meaning,
+        odd_split=(row.column("split") or "", split) if split and meaning is None else None,
+        mask=row.text("mask") or None,
+    )
+
+
+def _is_anomalous(line: _Line, guess: Guess | None) -> bool:
+    return guess is not None and line.label != "" and line.label not in guess.normal
+
+
+def _entry(
+    picture: SourceFile, line: _Line, guess: Guess | None, mask: SourceFile | None, lookout: bool
+) -> Entry:
+    anomalous = _is_anomalous(line, guess)
+    return Entry(
+        path=picture.path,
+        name=picture.name,
+        split=line.split,
+        label=Label.ANOMALOUS if anomalous else Label.NORMAL,
+        defect_type=(line.defect_type or _type_by_label(line)) if anomalous else None,
+        masks=(mask,) if mask is not None and anomalous else (),
+        white_is_background=lookout,
+        group=", ".join(part for part in (line.split, line.label or "no label", line.defect_type) if part),
+    )
+
+
+def _type_by_label(line: _Line) -> str | None:
+    """The label, unless it says no more than that the part is anomalous."""
+    return None if verdict(line.label) is Label.ANOMALOUS else line.label
+
+
+def _odd_words(lines: Iterable[_Line], guess: Guess | None) -> list[str]:
+    """Say which words were taken to mean something that their writer may not have meant."""
+    splits: dict[str, Counter[str]] = defaultdict(Counter)
+    types: Counter[str] = Counter()
+    for line in lines:
+        if line.odd_split:
+            column, word = line.odd_split
+            splits[column][word] += 1
+        by_label = _type_by_label(line)
+        if by_label and not line.defect_type and _is_anomalous(line, guess):
+            types[by_label] += 1
+    notes = [
+        f"Words in the column '{column}' that mean nothing, taken as not given: {_counted(found)}."
+        for column, found in splits.items()
+    ]
+    return notes + ([f"Labels taken as defect types: {_counted(types)}."] if types else [])
+
+
+def _counted(found: Counter[str]) -> str:
+    return listed([f"'{word}' ({count})" for word, count in found.items()])
 
 
 def _is_mask(name: str) -> bool:
     return any(is_mask_folder(part) for part in name.split("/")[:-1])
 
 
-def _unnamed(files: Sequence[SourceFile]) -> Any:
+def _by_name(picture: SourceFile) -> Entry | None:
     """Pictures beside a Lookout manifest are its test pictures, whose names say the label: test-anomaly-1.jpg."""
-    paths = {file.name: file.path for file in files}
-
-    def entry(name: str) -> Entry | None:
-        label = verdict(PurePosixPath(name).stem)
-        if label is None:
-            return None
-        return Entry(
-            path=paths[name],
-            name=name,
-            split="test",
-            label=label,
-            defect_type=None,
-            group=f"not in the list, {label.value} by name",
-        )
-
-    return entry
+    label = verdict(PurePosixPath(picture.name).stem)
+    if label is None:
+        return None
+    return Entry(
+        path=picture.path,
+        name=picture.name,
+        split="test",
+        label=label,
+        defect_type=None,
+        group=f"not in the list, {label.value} by name",
+    )
 
 
 class _Finder:
@@ -196,99 +299,3 @@ class _Finder:
             if found is not None:
                 return found
         return None
-
-
-def _lines(file: SourceFile) -> tuple[list[_Line], bool]:
-    """The lines of a list; none where the file is no list of pictures."""
-    try:
-        text = file.path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return [], False
-    if text.lstrip().startswith(("{", "[")):
-        rows = list(_json_rows(text, file.name))
-        lookout = any("source-ref" in row for _, row in rows)
-    else:
-        rows, lookout = list(_csv_rows(text, file.name)), False
-    return [line for number, row in rows if (line := _line(number, row)) is not None], lookout
-
-
-def _json_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if text.lstrip().startswith("["):
-        try:
-            listed = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UnknownLayout(f"List '{name}' is no JSON: {error}. Mend it.") from error
-        yield from ((number, row) for number, row in enumerate(listed, 1) if isinstance(row, dict))
-        return
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UnknownLayout(f"Line {number} of '{name}' is no JSON: {error}. Mend the line.") from error
-        if not isinstance(row, dict):
-            raise UnknownLayout(
-                f"Line {number} of '{name}' is no JSON object. Write {{\"path\": …}} in each line."
-            )
-        yield number, row
-
-
-def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t|", key=head.count)
-    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    if not any(_column(rows.fieldnames or (), "path")):
-        return
-    for row in rows:
-        if None in row or None in row.values():
-            raise UnknownLayout(
-                f"Line {rows.line_num} of '{name}' has not one value for each of the columns "
-                f"{', '.join(rows.fieldnames or ())}. Mend the line."
-            )
-        yield rows.line_num, row
-
-
-def _column(names: Sequence[str], what: str) -> list[str]:
-    """The columns that mean something, the best first."""
-    folded = {name.strip().casefold(): name for name in names}
-    return [folded[one] for one in COLUMNS[what] if one in folded]
-
-
-def _line(number: int, row: Mapping[str, Any]) -> _Line | None:
-    def value(what: str) -> str:
-        columns = _column(list(row), what)
-        return "" if not columns or row[columns[0]] is None else str(row[columns[0]]).strip()
-
-    path = value("path")
-    if not path or not is_picture(path):
-        return None
-    label, metadata = value("label"), {}
-    for (
-        key,
-        written,
-    ) in row.items():  # Lookout: 'anomaly-label': 1 and 'anomaly-label-metadata': {'class-name': …}
-        if key.endswith("-label") and f"{key}-metadata" in row:
-            metadata = row[f"{key}-metadata"]
-            label = str(metadata.get("class-name", written))
-    label = _words(label)
-    return _Line(
-        number=number,
-        path=path,
-        label=label,
-        defect_type=value("type") or None,
-        split=split_word(value("split")) if value("split") else None,
-        mask=value("mask") or None,
-    )
-
-
-def _words(label: str) -> str:
-    """What numbers and truth values mean: 0 is normal wherever 1 is an anomaly."""
-    return {
-        "0": "normal",
-        "1": "anomaly",
-        "true": "anomaly",
-        "false": "normal",
-        "0.0": "normal",
-        "1.0": "anomaly",
-    }.get(label.casefold(), label)

@@ -39,7 +39,7 @@ def attach(
         for owner in owners:
             found[owner].append(mask)
     masked = [
-        replace(entry, mask_paths=tuple(mask.path for mask in found[number]))
+        replace(entry, masks=tuple(replace(mask, name=own_name(mask)) for mask in found[number]))
         if number in found and entry.label is Label.ANOMALOUS
         else entry
         for number, entry in enumerate(entries)
@@ -56,10 +56,10 @@ def with_masks(
     as_anomalous = [replace(entry, label=Label.ANOMALOUS) for entry in entries]
     attached, notes = attach(as_anomalous, masks, own_name)
     told = [
-        replace(new, group="with a mask") if new.mask_paths else old
+        replace(new, group="with a mask") if new.masks else old
         for old, new in zip(entries, attached, strict=True)
     ]
-    number = sum(bool(entry.mask_paths) for entry in told)
+    number = sum(bool(entry.masks) for entry in told)
     if number:
         notes.insert(
             0,

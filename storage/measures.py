@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from storage.schema import ImageRow, MeasuresRow
-
-ROWS_AT_ONCE = 500  # a database takes only so many values in one statement
+from storage.upserts import put_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +25,7 @@ def put_measures(session: Session, measures: Mapping[str, Measured]) -> None:
         {"pixel_digest": digest, "values": dict(one.values), "signature": one.signature}
         for digest, one in measures.items()
     ]
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        session.execute(
-            dialect.insert(MeasuresRow).on_conflict_do_nothing(), rows[start : start + ROWS_AT_ONCE]
-        )
+    put_rows(session, MeasuresRow, rows, replace=False)
 
 
 def version_measures(session: Session, version_id: int) -> dict[str, Measured]:

@@ -96,6 +96,7 @@ def promote(session: Session, *, model_id: int, who: str, why: str, now: datetim
         why: in words.
     Raises:
         ModelNotFound: there is no such model.
+        DatasetDeleted: its dataset was deleted.
         AlreadyChampion: it serves already.
     """
     dataset_id = _model_row(session, model_id).dataset_id

@@ -19,9 +19,10 @@ _DEVICES = frozenset(
     | {f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"}
 )
 _DRIVE = re.compile(r"[A-Za-z]:")
-# Cc are controls, Zl and Zp line breaks. The last two groups turn the direction of text, so that
-# 'gnp.exe' can be shown as 'exe.png'; other format characters (Cf) are part of scripts and emoji.
-_BREAKING_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})
+# Cc are controls, Cs halves of characters that no encoding has, Zl and Zp line breaks. The last two groups turn the
+# direction of text, so that 'gnp.exe' can be shown as 'exe.png'; other format characters (Cf) are part of scripts and
+# emoji.
+_BREAKING_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -104,6 +105,16 @@ def shown(name: str) -> str:
     return "'" + "".join(_escaped(character) for character in name) + "'"
 
 
+def control_character(text: str) -> str | None:
+    """The first character of a text that can't be shown or kept as it is, as 'U+0000'; None where there is none."""
+    if text.isascii() and text.isprintable():  # nearly all are, and this takes no time
+        return None
+    for character in text:
+        if unicodedata.category(character) in _BREAKING_CATEGORIES or character in _TURNING:
+            return f"U+{ord(character):04X}"
+    return None
+
+
 def _escaped(character: str) -> str:
     if character.isprintable():
         return character
@@ -118,9 +129,8 @@ def _fault(name: str) -> str | None:
         length = len(name.encode("utf-8"))
     except UnicodeEncodeError:
         return "is not UTF-8; names must be"
-    for character in name:
-        if unicodedata.category(character) in _BREAKING_CATEGORIES or character in _TURNING:
-            return f"holds the control character U+{ord(character):04X}; names must be plain text"
+    if found := control_character(name):
+        return f"holds the control character {found}; names must be plain text"
     if length > MAX_NAME_BYTES:
         return f"has {length} bytes; at most {MAX_NAME_BYTES} are allowed"
     if "\\" in name:

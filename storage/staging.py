@@ -8,6 +8,7 @@ somebody gave are never used as paths.
 import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -33,6 +34,8 @@ from storage.listing import SourceFile
 from storage.names import check_name
 from storage.records import Skipped
 from storage.room import NO_ROOM, RESERVE_BYTES, free_bytes, size_text
+
+logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _LIST, _DATA = "upload.json", "data"
@@ -317,7 +320,7 @@ def sweep(
 ) -> list[str]:
     """Delete uploads that nothing was added to for so long, and what a dead process left half made or half deleted.
 
-    Whatever else lies in the folder is left alone.
+    Whatever else lies in the folder is left alone. What can't be deleted is logged, and hinders nothing else.
 
     Args:
         keep: ids of uploads that are being worked on.
@@ -332,12 +335,14 @@ def sweep(
         try:
             if _last_written(Path(entry.path)) >= now - older_than:
                 continue
+            if left:
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif remove(Path(entry.path)):
+                swept.append(entry.name)
         except FileNotFoundError:  # deleted by another process
             continue
-        if left:
-            shutil.rmtree(entry.path, ignore_errors=True)
-        elif remove(Path(entry.path)):
-            swept.append(entry.name)
+        except OSError:  # perhaps another user's
+            logger.warning("upload can not be removed", extra={"path": entry.path}, exc_info=True)
     return swept
 
 

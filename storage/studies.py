@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import SQLColumnExpression, Update, and_, case, delete, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from storage.datasets import get_version
+from storage.datasets import get_version, lock_dataset
 from storage.errors import LeaseLost, StudyFinished, StudyNotFound, WorkerNotFound
 from storage.records import Study, StudyState, Wanted, Worker
 from storage.schema import DatasetRow, StudyRow, VersionRow, WorkerRow
@@ -41,8 +41,10 @@ def create_study(
         spec: what to search, as JSON; storage never looks into it.
     Raises:
         VersionNotFound: there is no such dataset version.
+        DatasetDeleted: its dataset was deleted.
     """
-    get_version(session, dataset_version_id)
+    # Else a deletion that does not see this study yet could come in between, and leave it queued for ever.
+    lock_dataset(session, get_version(session, dataset_version_id).dataset_id)
     row = StudyRow(
         name=name,
         dataset_version_id=dataset_version_id,

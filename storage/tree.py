@@ -9,6 +9,42 @@ from storage.label_words import CONTAINERS, MASK_ENDING, fold, is_date, is_mask_
 from storage.listing import SourceFile, is_hidden
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})  # in any case
+# Pictures for people, not for our reader: drawings, animations, what cameras and drawing programs keep for themselves.
+UNREAD_SUFFIXES = frozenset(
+    {
+        ".ai",
+        ".arw",
+        ".avif",
+        ".cr2",
+        ".cr3",
+        ".dcm",
+        ".dng",
+        ".emf",
+        ".eps",
+        ".exr",
+        ".gif",
+        ".hdr",
+        ".heic",
+        ".heif",
+    }
+    | {
+        ".ico",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jxl",
+        ".nef",
+        ".orf",
+        ".pbm",
+        ".pcx",
+        ".pgm",
+        ".pnm",
+        ".ppm",
+        ".psd",
+    }
+    | {".raf", ".raw", ".rw2", ".svg", ".tga", ".wmf", ".xcf"}
+)
 
 
 @dataclass(kw_only=True)

@@ -9,8 +9,10 @@ from typing import Any
 from storage.entries import Entry, Layout
 from storage.errors import UnknownLayout
 from storage.label_words import dataset_name
+from storage.list_rows import MAX_BYTES
 from storage.listing import SourceFile
 from storage.records import Label
+from storage.room import size_text
 
 SPLIT_FILE = "split_csv/1cls.csv"
 COLUMNS = ("object", "split", "label", "image", "mask")
@@ -37,6 +39,11 @@ def read_split_file(files: Sequence[SourceFile], origin: str) -> dict[str, Layou
     called = Path(origin) / file.name
     objects: dict[str, list[Entry]] = {}
     lines: dict[str, int] = {}
+    if file.path.stat().st_size > MAX_BYTES:  # else it would first fill the memory
+        raise UnknownLayout(
+            f"File '{called}' has more than {size_text(MAX_BYTES)}; a split file is smaller. Take the split file of "
+            "VisA's publication."
+        )
     try:
         text = io.StringIO(file.path.read_bytes().decode("utf-8-sig"), newline="")
         rows = csv.DictReader(text)
@@ -73,27 +80,27 @@ def _entry(by_name: Mapping[str, Path], origin: str, row: Mapping[Any, Any], whe
             f"{where} has split,label {split},{label}; they must be one of {allowed}. Mend the line."
         )
 
-    def named(name: str) -> Path:
+    def named(name: str) -> SourceFile:
         if name not in by_name:
             raise UnknownLayout(
                 f"{where} names '{name}', and there is no such file in '{origin}'. "
                 "Unpack the whole set there, or take the line out."
             )
-        return by_name[name]
+        return SourceFile(name=name, path=by_name[name])
 
     return Entry(
-        path=named(row["image"]),
+        path=named(row["image"]).path,
         name=row["image"],
         split="train" if split == "train" else "test",
         label=LABELS[split, label],
         defect_type=None if label == "normal" else "anomaly",
-        mask_paths=(named(row["mask"]),) if label == "anomaly" and row["mask"] else (),
+        masks=(named(row["mask"]),) if label == "anomaly" and row["mask"] else (),
         group=f"{split}, {label}",
     )
 
 
 def _layout(name: str, entries: list[Entry]) -> Layout:
     entries.sort(key=lambda entry: entry.name)
-    unmasked = sum(entry.label is Label.ANOMALOUS and not entry.mask_paths for entry in entries)
+    unmasked = sum(entry.label is Label.ANOMALOUS and not entry.masks for entry in entries)
     notes = (f"Anomalous pictures without a mask: {unmasked}.",) if unmasked else ()
     return Layout(kind="visa", name=dataset_name(name), entries=tuple(entries), notes=notes)

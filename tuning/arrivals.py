@@ -452,7 +452,11 @@ def _plan(workspace: Workspace, arrival_id: str) -> Plan:
 
 def _plain(layout: Layout) -> dict[str, Any]:
     entries = [
-        {**vars(entry), "path": str(entry.path), "mask_paths": [str(path) for path in entry.mask_paths]}
+        {
+            **vars(entry),
+            "path": str(entry.path),
+            "masks": [{"name": mask.name, "path": str(mask.path)} for mask in entry.masks],
+        }
         for entry in layout.entries
     ]
     return {**vars(layout), "entries": entries}
@@ -465,13 +469,22 @@ def _layout(values: Mapping[str, Any]) -> Layout:
                 **one,
                 "path": Path(one["path"]),
                 "label": Label(one["label"]),
-                "mask_paths": tuple(map(Path, one["mask_paths"])),
+                "masks": tuple(
+                    SourceFile(name=mask["name"], path=Path(mask["path"])) for mask in one["masks"]
+                ),
             }
         )
-        for one in values["entries"]
+        for one in map(_with_mask_names, values["entries"])
     )
     tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return Layout(**{**values, **tuples, "entries": entries})
+
+
+def _with_mask_names(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry as it is written now; older programs wrote where its masks lie, and no names."""
+    one = dict(entry)
+    paths = one.pop("mask_paths", ())
+    return {"masks": [{"name": PurePosixPath(path).name, "path": path} for path in paths], **one}
 
 
 def _write(

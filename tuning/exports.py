@@ -85,8 +85,7 @@ def sweep(settings: Settings) -> list[str]:
             continue
         except OSError:
             logger.warning("export can not be removed", extra={"path": str(file)}, exc_info=True)
-    for key in jobs.keys(settings, PREFIX):
-        jobs.forget(settings, key, older_than=KEPT)
+    jobs.sweep(settings, PREFIX, older_than=KEPT)
     return swept
 
 

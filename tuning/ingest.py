@@ -127,7 +127,7 @@ def ingest_layout(
     read, duplicates = _without_duplicates(read)
     taken, conflicts, notes = _joined(former, read, add=add)
     skipped = [*refused, *skipped, *duplicates, *conflicts]
-    _check_enough(taken, former.roles, source, skipped)
+    _check_enough(taken, former.roles, source, layout, skipped)
     images = _with_roles(taken, former.roles)
     new = [item.read for item in taken if item.read is not None]
     with told_when_full(workspace.settings.home):
@@ -338,7 +338,11 @@ def _with_roles(taken: Sequence[_Taken], known: Mapping[str, Role]) -> list[NewI
 
 
 def _check_enough(
-    taken: Sequence[_Taken], known: Mapping[str, Role], source: str, skipped: Sequence[Skipped]
+    taken: Sequence[_Taken],
+    known: Mapping[str, Role],
+    source: str,
+    layout: Layout,
+    skipped: Sequence[Skipped],
 ) -> None:
     trainable = sum(
         item.image.label is Label.NORMAL
@@ -354,5 +358,21 @@ def _check_enough(
         )
         raise BadDataset(
             f"'{source}' holds {trainable} usable normal pictures for training; at least {MIN_NORMAL} "
-            f"are needed{why}. Add pictures of normal parts (in the MVTec layout: under train/good)."
+            f"are needed{why}. Add pictures of normal parts: {_where_to_add(layout)}."
+            # What a list names in vain is perhaps what is wanting; nobody would see it otherwise.
+            + (f" {' '.join(layout.notes)}" if layout.kind in ("manifest", "lookout") else "")
         )
+
+
+def _where_to_add(layout: Layout) -> str:
+    if layout.kind in ("two_folders", "folders"):
+        normal = sorted({entry.group for entry in layout.entries if entry.label is Label.NORMAL})
+        return f"into the folder {', '.join(normal)}" if normal else "in a folder of their own, called good"
+    return {
+        "mvtec": "under train/good",
+        "btad": "under train/ok",
+        "visa": "lines with the split train and the label normal in split_csv/1cls.csv",
+        "flat": "into the folder",
+        "manifest": "lines with a label that means normal, as good, and the split train or none",
+        "lookout": "lines with the class-name normal",
+    }[layout.kind]

@@ -162,11 +162,10 @@ def work(settings: Settings, key: str, do: Callable[[Progress], Any]) -> Job:
 
 
 def status(settings: Settings, key: str) -> Job | None:
-    """What is known of a job; None where there never was one."""
+    """What is known of a job; None where there never was one, or it was forgotten."""
     folder = _folder(settings, key)
-    try:
-        values = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    values = _told(folder)
+    if values is None:
         return None
     job = Job(
         **{
@@ -178,7 +177,7 @@ def status(settings: Settings, key: str) -> Job | None:
     )
     if job.state is JobState.RUNNING and not _is_locked(folder):
         # It may have ended between the two looks.
-        if json.loads((folder / "status.json").read_text(encoding="utf-8")) != values:
+        if _told(folder) != values:
             return status(settings, key)
         return replace(job, state=JobState.INTERRUPTED)
     return job
@@ -202,24 +201,47 @@ def keys(settings: Settings, prefix: str) -> list[str]:
 
 def is_running(settings: Settings, key: str) -> bool:
     """Whether a process is at a job."""
-    folder = _folder(settings, key)
-    return folder.is_dir() and _is_locked(folder)
+    return _is_locked(_folder(settings, key))
 
 
 def forget(settings: Settings, key: str, *, older_than: timedelta = timedelta(0)) -> None:
     """Take a job that doesn't run, and told nothing for so long, out of the records."""
     folder = _folder(settings, key)
-    if not folder.is_dir() or _is_locked(folder):
+    try:
+        if _is_locked(folder):
+            return
+        told = [file.stat().st_mtime for file in folder.iterdir() if file.name != "lock"]
+        last = max(told, default=folder.stat().st_mtime)
+    except FileNotFoundError:  # there never was one, or another process is forgetting it
         return
-    told = [file.stat().st_mtime for file in folder.iterdir() if file.name != "lock"]
-    if now().timestamp() - max(told, default=folder.stat().st_mtime) >= older_than.total_seconds():
+    if now().timestamp() - last >= older_than.total_seconds():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(settings: Settings, prefix: str, *, older_than: timedelta) -> None:
+    """Forget jobs whose keys begin so, as `forget` does each.
+
+    Fails never: what can't go is logged.
+    """
+    for key in keys(settings, prefix):
+        try:
+            forget(settings, key, older_than=older_than)
+        except OSError:
+            logger.warning("job can not be forgotten", extra={"job": key}, exc_info=True)
 
 
 def _folder(settings: Settings, key: str) -> Path:
     if not _KEY.fullmatch(key):
         raise ValueError(f"job key {key!r} must be lowercase letters, digits and hyphens")
     return settings.jobs_folder / key
+
+
+def _told(folder: Path) -> Any:
+    """What a job has written of itself; None where there is nothing, or no more."""
+    try:
+        return json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
 
 
 def _write(folder: Path, job: Job) -> None:
@@ -284,8 +306,11 @@ def _acquired(lock: IO[str]) -> bool:
 
 def _is_locked(folder: Path) -> bool:
     try:
-        with (folder / "lock").open("a") as lock:
+        # Never made by looking: it would stay of a folder that another process is deleting.
+        with (folder / "lock").open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except FileNotFoundError:
+        return False
+    except (BlockingIOError, PermissionError):  # another user's is not ours to judge
         return True
     return False

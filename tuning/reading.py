@@ -43,7 +43,7 @@ def read_entry(
     Raises:
         EngineError, BadPicture: the whole file, or a mask of it, can't be used.
     """
-    data = file_bytes(entry.path)
+    data = file_bytes(entry.path, entry.name)
     count = pages(data, entry.name)
     if count == 1:
         return [_read_picture(workspace, entry, data, entry.name, mask_threshold)], []
@@ -70,9 +70,11 @@ def keep_freed_memory() -> None:
     bytearray(KEPT_BYTES)
 
 
-def file_bytes(path: Path) -> bytes:
+def file_bytes(path: Path, name: str | None = None) -> bytes:
     """All bytes of a file.
 
+    Args:
+        name: how messages call it; by default as it is called on the disk.
     Raises:
         BadPicture: it can't be read, or is larger than any picture may be.
     """
@@ -80,13 +82,13 @@ def file_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:  # else it would first fill the memory
             raise BadPicture(
-                f"File '{path.name}' has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Cut or shrink the "
-                "picture, or leave it out."
+                f"File '{name or path.name}' has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Cut or shrink "
+                "the picture, or leave it out."
             )
         return path.read_bytes()
     except OSError as error:
         raise BadPicture(
-            f"File '{path}' can not be read: {error.strerror}. Check its permissions."
+            f"File '{name or path}' can not be read: {error.strerror}. Check its permissions."
         ) from error
 
 
@@ -99,7 +101,7 @@ def _read_picture(
     height, width = image.shape[:2]
     mask_digest: str | None = None
     said: list[tuple[str, str]] = []
-    if entry.mask_paths and entry.label is Label.ANOMALOUS:
+    if entry.masks and entry.label is Label.ANOMALOUS:
         mask_digest, said = _keep_mask(workspace, entry, name, height, width, mask_threshold)
     digest = workspace.blobs.put(data, settled=False)
     if workspace.thumbnails.get(digest) is None:
@@ -128,9 +130,12 @@ def _keep_mask(
     """Merge the masks of a picture into one file; answers its digest and what a person should know of it."""
     said: list[tuple[str, str]] = []
     fitted = []
-    for path in entry.mask_paths:
+    for file in entry.masks:
         read = read_mask(
-            file_bytes(path), path.name, white_is_background=entry.white_is_background, threshold=threshold
+            file_bytes(file.path, file.name),
+            file.name,
+            white_is_background=entry.white_is_background,
+            threshold=threshold,
         )
         if not read.binary and not entry.white_is_background:
             values = ", ".join(map(str, read.values))
@@ -141,7 +146,7 @@ def _keep_mask(
             said.append(
                 ("scaled mask", f"the mask of {read.mask.shape[0]}×{read.mask.shape[1]} px was scaled")
             )
-        fitted.append(fit_mask(read.mask, height, width, path.name, name))
+        fitted.append(fit_mask(read.mask, height, width, file.name, name))
     mask = merge_masks(fitted)
     if not mask.any():  # it marks nothing: the picture stays anomalous, without pixel truth
         said.append(("empty mask", "the mask marks nothing; the picture counts as anomalous without a mask"))

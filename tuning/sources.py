@@ -9,7 +9,7 @@ from pathlib import Path
 from storage.archives import is_archive, unpack
 from storage.errors import UnknownLayout
 from storage.layouts import Layout, understand
-from storage.listing import walk
+from storage.listing import SourceFile, walk
 from storage.records import Skipped
 from storage.workspace import Workspace
 from tuning.errors import BadDataset
@@ -33,7 +33,7 @@ def open_source(
     """Recognise what lies at a path; an archive is unpacked for as long as the source is open.
 
     Args:
-        path: a folder, an archive, or the file of a manifest, whose folder is then read.
+        path: a folder, an archive, or the file of a manifest: it alone says which pictures of its folder are taken.
         normal: name of the folder with the normal parts, where the folders' names don't say it.
     Raises:
         BadArchive, UnknownLayout: it can't be unpacked, or not be understood.
@@ -54,9 +54,9 @@ def open_source(
                 refused=tuple(Skipped(name=one.name, reason=one.reason) for one in found.refused),
             )
     else:
-        yield Source(
-            origin=str(path), layouts=understand(walk(path.parent), str(path), normal=normal), refused=()
-        )
+        the_list = SourceFile(name=path.name, path=path)
+        layouts = understand(walk(path.parent), str(path), normal=normal, only_list=the_list)
+        yield Source(origin=str(path), layouts=layouts, refused=())
 
 
 def ingest_source(

@@ -3,12 +3,14 @@
 import logging
 import shutil
 import time
+from datetime import timedelta
 
 from storage.workspace import Workspace
-from tuning import arrivals, exports
+from tuning import arrivals, exports, jobs
 
 logger = logging.getLogger(__name__)
 
+EXAMINATIONS_KEPT = timedelta(days=7)  # what was told of their jobs; what they found is in the database
 OLD_SECONDS = 24 * 3600.0  # younger leftovers may belong to a process that is still at work
 LEFTOVERS = (
     "checkpoints/*/.*",
@@ -25,6 +27,8 @@ LEFTOVERS = (
 def sweep(workspace: Workspace) -> None:
     """Delete temporary files that nobody has touched for a day, old exports, and what arrived and was left for a week.
 
+    Jobs that examined a dataset are forgotten after a week, too.
+
     Fails never: what can't go is logged.
     """
     workspace.features.sweep()
@@ -33,6 +37,7 @@ def sweep(workspace: Workspace) -> None:
     except OSError:
         logger.warning("old uploads can not be removed", exc_info=True)
     exports.sweep(workspace.settings)
+    jobs.sweep(workspace.settings, "doctor-", older_than=EXAMINATIONS_KEPT)
     for pattern in LEFTOVERS:
         for path in workspace.settings.home.glob(pattern):
             try:

@@ -11,6 +11,7 @@ from dashboard.commands import reporting
 from dashboard.commands.reporting import command
 from dashboard.commands.selecting import find_images
 from dashboard.errors import BadOption
+from engine.masks import MAX_THRESHOLD
 
 if TYPE_CHECKING:
     from storage.records import Edit
@@ -62,7 +63,8 @@ def mask(
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="Take the mask away.")] = False,
     threshold: Annotated[
-        int, typer.Option("--mask-threshold", min=0, max=65_534, help="Values above it are the defect.")
+        int,
+        typer.Option("--mask-threshold", min=0, max=MAX_THRESHOLD, help="Values above it are the defect."),
     ] = 0,
     save_now: Save = False,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 from dashboard import wording
 from dashboard.commands import reporting
 from dashboard.commands.reporting import command
+from engine.masks import MAX_THRESHOLD
 
 if TYPE_CHECKING:
     from storage.records import Dataset, Remark
@@ -52,7 +53,7 @@ def ingest(
         str | None, typer.Option(help="Folder with the normal parts, where the folders' names don't say it.")
     ] = None,
     mask_threshold: Annotated[
-        int, typer.Option(min=0, max=254, help="A value of a mask above it is a defect.")
+        int, typer.Option(min=0, max=MAX_THRESHOLD, help="A value of a mask above it is a defect.")
     ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is understood of the folders; read no picture.")

@@ -136,6 +136,24 @@ def test_bad_names_are_left_out_with_their_reasons_and_the_others_go_in(
         assert told_of_it in one.reason
 
 
+def test_folder_that_can_not_be_swept_hinders_no_upload(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = settings.staging_folder / ("a" * 32)
+    old.mkdir()
+    os.utime(old, (0, 0))
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path == old:
+            raise PermissionError(13, "Permission denied")  # as of a folder of another user
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    assert client.announce(("a.zip", 10)).status == 201
+    assert old.is_dir()
+
+
 def test_20000_small_files_come_in_few_requests(client: Client, settings: Settings) -> None:
     files = [(f"parts/train/good/{number:05d}.png", 100) for number in range(20_000)]
     upload = client.begin(*files)

@@ -1,10 +1,13 @@
 """What is kept of a dataset besides its versions: corrections, measures, checkups, reports, history, deletion."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 
 from storage import checkups, datasets, edits, events, ingests, measures, models
 from storage.database import session
@@ -18,7 +21,7 @@ from storage.errors import (
     VersionNotFound,
 )
 from storage.records import DatasetVersion, Edit, Ingest, Label, Remark, Role, Skipped, Study, Wanted
-from storage.studies import set_wanted
+from storage.studies import create_study, set_wanted
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 A, B = "a" * 64, "b" * 64
@@ -217,3 +220,146 @@ def test_known_roles_remember_what_was_taken_out(
         )
         known = datasets.known_roles(opened, "plates")
     assert sorted(known.values()) == [Role.TEST, Role.TRAIN]
+
+
+def test_thousands_of_corrections_are_put_and_taken_back(engine: Engine, make_version: MakeVersion) -> None:
+    make_version("plates")
+    digests = [f"{number:064x}" for number in range(1200)]  # more than two statements take
+    statements: list[str] = []
+
+    def count(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        with session(engine) as opened:
+            marked = [Edit(pixel_digest=digest, label=Label.ANOMALOUS) for digest in digests]
+            marked.append(Edit(pixel_digest=digests[0], remove=True))
+            edits.put_edits(opened, "plates", marked, who="ann", now=START)
+        with session(engine) as opened:
+            typed = [Edit(pixel_digest=digest, defect_type="dent") for digest in digests[1:]]
+            edits.put_edits(opened, "plates", typed, who="ben", now=START)
+            found = edits.list_edits(opened, "plates")
+            assert (len(found), found[0].remove) == (1200, True)
+            assert {(edit.label, edit.defect_type) for edit in found[1:]} == {(Label.ANOMALOUS, "dent")}
+            edits.discard_edits(opened, "plates", digests[1:])
+            assert [edit.pixel_digest for edit in edits.list_edits(opened, "plates")] == digests[:1]
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+    assert len(statements) < 30
+
+
+def at_once(*works: Callable[[], object]) -> list[object]:
+    """What each of several threads answers, or the error that it ends with."""
+
+    def one(work: Callable[[], object]) -> object:
+        try:
+            return work()
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(one, works))
+
+
+def test_measures_of_the_same_pictures_are_put_by_two_in_other_orders(engine: Engine) -> None:
+    one = measures.Measured(values={"brightness": 0.5}, signature=bytes(1024))
+    there = [f"{number:064x}" for number in range(4000)]
+    both = threading.Barrier(2)
+
+    def put(digests: list[str]) -> None:
+        with session(engine) as opened:
+            both.wait()
+            measures.put_measures(opened, dict.fromkeys(digests, one))
+
+    assert at_once(lambda: put(there), lambda: put(there[::-1])) == [None, None]
+
+
+def beside_another(engine: Engine, write: Callable[[Session], object]) -> list[object]:
+    """Write the same in two sessions, of which the second begins before the first ends."""
+    written = threading.Event()
+
+    def first() -> None:
+        with session(engine) as opened:
+            write(opened)
+            written.set()
+            threading.Event().wait(0.3)
+
+    def second() -> None:
+        assert written.wait(30)
+        with session(engine) as opened:
+            write(opened)
+
+    return at_once(first, second)
+
+
+def test_two_first_checkups_at_once_leave_one(engine: Engine, make_version: MakeVersion) -> None:
+    version = make_version("plates")
+
+    def examine(opened: Session) -> None:
+        checkups.put_checkup(opened, version.id, {"findings": []}, now=START)
+
+    assert beside_another(engine, examine) == [None, None]
+    with session(engine) as opened:
+        assert checkups.get_checkup(opened, version.id) == checkups.Checkup(
+            findings={"findings": []}, created_at=START
+        )
+
+
+def test_a_finding_accepted_by_two_at_once_is_accepted(engine: Engine, make_version: MakeVersion) -> None:
+    make_version("plates")
+
+    def accept(opened: Session) -> None:
+        checkups.accept_finding(opened, "plates", "blur", A, who="ann", now=START)
+
+    assert beside_another(engine, accept) == [None, None]
+    with session(engine) as opened:
+        assert checkups.accepted_findings(opened, "plates") == {("blur", A)}
+
+
+@pytest.mark.parametrize("first", ["launch", "deletion"])
+def test_no_study_waits_on_a_dataset_deleted_meanwhile(
+    engine: Engine, make_version: MakeVersion, first: str
+) -> None:
+    version = make_version("plates")
+    begun, other_waits = threading.Event(), threading.Event()
+
+    def launch() -> str:
+        with session(engine) as opened:
+            datasets.get_dataset(opened, "plates")
+            if first == "deletion":
+                other_waits.set()
+                assert begun.wait(30)
+            create_study(opened, name="s", dataset_version_id=version.id, spec={}, now=START)
+            if first == "launch":
+                begun.set()
+                other_waits.wait(0.5)  # until then the deletion has looked, or waits for this session's end
+        return "launched"
+
+    def delete() -> str:
+        if first == "launch":
+            assert begun.wait(30)
+        else:
+            assert other_waits.wait(30)
+        with session(engine) as opened:
+            datasets.delete_dataset(opened, "plates", now=START)
+            begun.set()
+            threading.Event().wait(0.5 if first == "deletion" else 0)
+        other_waits.set()
+        return "deleted"
+
+    launched, deleted = at_once(launch, delete)
+    if first == "launch":
+        assert launched == "launched"
+        assert isinstance(deleted, DatasetInUse)
+    else:
+        assert isinstance(launched, DatasetDeleted)
+        assert deleted == "deleted"
+
+
+def test_study_of_a_deleted_dataset_is_refused(engine: Engine, make_version: MakeVersion) -> None:
+    version = make_version("plates")
+    with session(engine) as opened:
+        datasets.delete_dataset(opened, "plates", now=START)
+    with pytest.raises(DatasetDeleted, match="Restore it"), session(engine) as opened:
+        create_study(opened, name="s", dataset_version_id=version.id, spec={}, now=START)

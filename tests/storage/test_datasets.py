@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 
 from storage import datasets
 from storage.database import session
@@ -301,3 +302,30 @@ def test_first_images_are_a_few_of_every_kind_in_their_order(engine: Engine, new
         first = datasets.first_images(opened, version.id, 1)
         assert [image.name for image in first] == ["c.png", "s1.png", "s2.png", "u.png"]
         assert datasets.first_images(opened, version.id, 9) == datasets.list_images(opened, version.id)
+
+
+class Reading(Session):
+    """Counts the rows that come from the database."""
+
+    rows = 0
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        frozen = super().execute(*args, **options).freeze()
+        self.rows += len(frozen.data)
+        return frozen()
+
+
+def test_last_role_of_each_picture_is_known(engine: Engine, new_image: MakeImage) -> None:
+    create(engine, [new_image("a.png"), new_image("gone.png", role=Role.TEST)])
+    create(engine, [new_image("a.png", role=Role.VALIDATION), new_image("gone.png", role=Role.CALIBRATION)])
+    create(engine, [new_image("a.png", role=Role.TEST), new_image("new.png")])
+    create(engine, [new_image("a.png", role=Role.TRAIN)], name="tiles")
+    with Reading(engine) as opened:
+        known = datasets.known_roles(opened, "plates")
+        assert opened.rows == len(known)  # not all roles of all versions
+        assert known == {
+            new_image("a.png").pixel_digest: Role.TEST,
+            new_image("gone.png").pixel_digest: Role.CALIBRATION,
+            new_image("new.png").pixel_digest: Role.TRAIN,
+        }
+        assert datasets.known_roles(opened, "nothing") == {}

@@ -75,6 +75,7 @@ def test_mvtec_layout_says_split_label_defect_type_and_mask(make_folder: MakeFol
         ("train/good/001.png", "train", "normal", None),
     ]
     assert layout.entries[2].mask_paths == (root / "ground_truth/scratch/000_mask.png",)
+    assert [mask.name for mask in layout.entries[2].masks] == ["ground_truth/scratch/000_mask.png"]
     assert layout.entries[3].mask_paths == ()
     assert layout.notes == ()
 
@@ -154,7 +155,39 @@ def test_all_usual_picture_formats_are_taken(make_folder: MakeFolder) -> None:
     root = make_folder(*(f"a{suffix}" for suffix in PICTURE_SUFFIXES), "a.gif", "a.pdf", "a")
     layout = scan(root)
     assert {entry.path.suffix for entry in layout.entries} == PICTURE_SUFFIXES
-    assert layout.notes == ("Left out, not pictures (3): a, a.gif, a.pdf.",)
+    assert layout.notes == (
+        "Left out, not pictures (2): a, a.pdf.",
+        "Left out, formats that are not read; save them as PNG (1): a.gif.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "where"),
+    [
+        (("a.png", "v.SVG", "photo.heic", "notes.txt"), ""),
+        (
+            (*MVTEC, "test/dent/v.SVG", "test/photo.heic", "notes.txt"),
+            " or not inside a folder for their kind",
+        ),
+        (("good/a.png", "bad/b.png", "bad/v.SVG", "good/photo.heic", "bad/notes.txt"), ""),
+    ],
+)
+def test_pictures_in_formats_that_are_not_read_are_told_apart(
+    make_folder: MakeFolder, names: tuple[str, ...], where: str
+) -> None:
+    first, second = scan(make_folder(*names)).notes
+    assert first.startswith(f"Left out, not pictures{where} (1): ")
+    assert first.endswith("notes.txt.")
+    assert second.startswith("Left out, formats that are not read; save them as PNG (2): ")
+    assert "v.SVG" in second
+    assert "photo.heic" in second
+
+
+def test_flat_folder_is_one_group_called_after_it(make_folder: MakeFolder) -> None:
+    assert [group.key for group in groups(scan(make_folder("a.png", "b.png")))] == ["pictures"]
+    wrapped = [SourceFile(name=f"Brackets/{one}.png", path=Path(one)) for one in "ab"]
+    (layout,) = understand(wrapped, "upload.zip")
+    assert [group.key for group in groups(layout)] == ["Brackets"]
 
 
 def test_hidden_files_and_folders_are_never_seen(make_folder: MakeFolder) -> None:

@@ -284,6 +284,25 @@ def test_sweep_deletes_half_deleted_uploads_and_keeps_what_is_worked_on(begin: B
     assert {path.name for path in tmp_path.iterdir()} == {busy.id, decided.id, "note.txt"}
 
 
+def test_folder_that_can_not_be_removed_hinders_no_sweep(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uploads = [begin(("a.zip", 4)) for _ in range(3)]
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name == uploads[1].id:
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    _age(tmp_path)
+    swept = staging.sweep(tmp_path, datetime.now(UTC), timedelta(days=7))
+    assert set(swept) == {uploads[0].id, uploads[2].id}
+    assert [path.name for path in tmp_path.iterdir()] == [uploads[1].id]
+    assert "upload can not be removed" in caplog.text
+
+
 def test_removed_folder_is_gone_at_once_and_swept_if_its_remover_dies(
     begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

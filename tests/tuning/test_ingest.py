@@ -1,19 +1,27 @@
 """From a folder to a dataset version: what goes in, what is left out and why, and nothing half-made is ever seen."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from dashboard.cli import app
 from engine.images import MAX_FILE_BYTES
+from engine.masks import MAX_THRESHOLD
 from storage import datasets
 from storage.errors import BadDatasetName, StorageError
+from storage.layouts import EXPORT_TABLE, understand
+from storage.listing import SourceFile, walk
 from storage.records import Edit, Label, Role
-from tuning import corrections
+from tuning import arrivals, corrections
 from tuning.errors import BadDataset
-from tuning.ingest import ingest_folder
+from tuning.export import export_version
+from tuning.ingest import ingest_folder, ingest_layout
+from tuning.sources import open_source
 from tuning.versions import save_edits
 
 
@@ -168,3 +176,128 @@ def test_file_larger_than_any_picture_is_left_out_unread(workspace, make_folder)
     (huge,) = report.skipped
     assert (huge.name, report.version.count()) == ("huge.png", 12)
     assert "has 536,870,913 bytes; at most 536,870,912 are read" in huge.reason
+
+
+@pytest.mark.parametrize(
+    "command", [["ingest", "{folder}", "--dry-run"], ["dataset", "mask", "p", "a", "--none"]]
+)
+def test_threshold_of_masks_is_limited_alike_by_both_commands(tmp_path: Path, make_folder, command):
+    folder = make_folder()
+    words = [word.format(folder=folder) for word in command]
+
+    def told(threshold: int) -> str:
+        options = [*words, "--mask-threshold", str(threshold)]
+        return CliRunner().invoke(app, ["--home", str(tmp_path / "home"), *options]).output
+
+    assert "less than or equal to 65534" in " ".join(told(MAX_THRESHOLD + 1).split())
+    assert "Invalid value" not in told(MAX_THRESHOLD)
+
+
+def _listed(folder: Path, *, normal: int = 12, anomalous: int = 0) -> list[str]:
+    """Rows of a list for pictures that are drawn here."""
+    draw = np.random.default_rng(len(list(folder.parent.iterdir())))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["path,label,mask"]
+    for number in range(normal + anomalous):
+        Image.fromarray(draw.integers(0, 255, (40, 48), np.uint8)).save(folder / f"{number:02}.png")
+        rows.append(f"{number:02}.png,{'good' if number < normal else 'dent'},")
+    return rows
+
+
+def test_one_list_given_by_its_path_is_the_only_one_read(workspace, tmp_path: Path):
+    rows = _listed(tmp_path / "parts")
+    (tmp_path / "parts" / "one.csv").write_text("\n".join(rows[:12]))
+    (tmp_path / "parts" / "other.csv").write_text("path,label\n11.png,bad\nnowhere.png,bad\n")
+    with open_source(workspace, tmp_path / "parts" / "one.csv") as source:
+        (layout,) = source.layouts
+        assert {entry.name for entry in layout.entries} == {f"{number:02}.png" for number in range(11)}
+        assert layout.notes == ("Pictures that the list does not name, left out (1): 11.png.",)
+    with (
+        pytest.raises(StorageError, match=r"File '00.png' is no list of pictures, for it is no UTF-8 text"),
+        open_source(workspace, tmp_path / "parts" / "00.png"),
+    ):
+        pass
+
+
+def test_masks_are_named_as_they_came_not_as_they_are_kept(workspace, tmp_path: Path):
+    rows = _listed(tmp_path / "parts", anomalous=2)
+    (tmp_path / "parts" / "list.csv").write_text(
+        "\n".join([*rows[:-2], "12.png,dent,m/a.png", "13.png,dent,m/b.png"])
+    )
+    (tmp_path / "parts" / "m").mkdir()
+    Image.new("L", (40, 40), 255).save(tmp_path / "parts" / "m" / "a.png")
+    (tmp_path / "parts" / "m" / "b.png").write_bytes(b"no picture")
+    kept = []
+    for number, file in enumerate(walk(tmp_path / "parts")):  # as an upload keeps them
+        kept.append(SourceFile(name=file.name, path=file.path.rename(tmp_path / f"{number:06}")))
+    (layout,) = understand(kept, "x")
+    report = ingest_layout(workspace, layout, "parts", source="x")
+    first, second = sorted(report.skipped, key=lambda one: one.name)
+    assert first.reason.startswith("Mask 'm/a.png' is 40×40 px, its picture '12.png' 48×40 px")
+    assert "'m/b.png'" in second.reason
+
+
+def test_masks_of_an_arrival_that_an_older_program_understood_are_known(workspace):
+    arrival_id = "a" * 32
+    entry = {"path": "/x/000001", "name": "a.png", "split": None, "label": "anomalous", "defect_type": None}
+    layout = {"kind": "flat", "name": "x", "entries": [{**entry, "mask_paths": ["/x/000002"]}], "notes": []}
+    values = {"layouts": [layout], "refused": [], "mask_values": []}
+    folder = workspace.settings.staging_folder / arrival_id
+    folder.mkdir(parents=True)
+    (folder / "understood.json").write_text(json.dumps(values))
+    (known,) = arrivals.understood(workspace, arrival_id).layouts
+    assert known.entries[0].masks == (SourceFile(name="000002", path=Path("/x/000002")),)
+
+
+def test_export_that_is_read_again_has_nothing_left_out(workspace, make_folder, tmp_path: Path):
+    version = ingest_folder(workspace, make_folder(defects={"scratch": 4}), "parts").version
+    export_version(workspace, version, tmp_path / "parts.zip")
+    shutil.unpack_archive(tmp_path / "parts.zip", tmp_path / "again")
+    assert (tmp_path / "again" / EXPORT_TABLE).is_file()
+    assert ingest_folder(workspace, tmp_path / "again", "again").notes == ()
+
+
+VISA = "object,split,label,image,mask\n"
+
+
+@pytest.mark.parametrize(
+    ("places", "table", "remedy"),
+    [
+        (["train/good/0.png", "test/good/1.png", "test/dent/2.png"], None, "under train/good."),
+        (["train/ok/0.png", "test/ok/1.png", "test/ko/2.png"], None, "under train/ok."),
+        (["0.png"], None, "into the folder."),
+        (["good/0.png", "bad/1.png"], None, "into the folder good."),
+        (
+            ["x/0.png"],
+            ("split_csv/1cls.csv", VISA + "x,train,normal,x/0.png,\n"),
+            "split train and the label normal in",
+        ),
+        (
+            ["0.png"],
+            ("list.csv", "path,label\n0.png,good\ngone.png,good\n"),
+            "lines with a label that means normal, as good, and the split train or none. Named in the list, but not "
+            "among the files (1): gone.png.",
+        ),
+        (
+            ["0.png"],
+            (
+                "x.manifest",
+                '{"source-ref": "0.png", "a-label": 0, "a-label-metadata": {"class-name": "normal"}}',
+            ),
+            "lines with the class-name normal.",
+        ),
+    ],
+)
+def test_remedy_for_too_few_normal_pictures_fits_the_layout(workspace, tmp_path: Path, places, table, remedy):
+    draw = np.random.default_rng(0)
+    for place in places:
+        file = tmp_path / "parts" / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 255, (40, 48), np.uint8)).save(file)
+    if table is not None:
+        file = tmp_path / "parts" / table[0]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(table[1])
+    with pytest.raises(BadDataset) as caught:
+        ingest_folder(workspace, tmp_path / "parts", "parts")
+    assert remedy in str(caught.value)

@@ -2,17 +2,21 @@
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from storage.settings import Settings
-from tuning import jobs
+from storage.workspace import Workspace
+from tuning import exports, jobs
 from tuning.errors import JobRunning
 from tuning.jobs import Job, JobState, Progress
+from tuning.sweep import sweep
 
 MODULE = "tests.tuning.scripts.count_slowly"
 ROOT = Path(__file__).parents[2]
@@ -47,6 +51,9 @@ def test_job_tells_its_progress_and_what_came_of_it(settings: Settings) -> None:
     assert halfway.seconds_left is not None
     ended = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
     assert (ended.state, ended.result, ended.seconds_left) == (JobState.DONE, {"counted": 4}, None)
+    wait(
+        settings, "count", lambda _: not jobs.is_running(settings, "count")
+    )  # it tells its end, then it ends
     jobs.forget(settings, "count")
     assert jobs.status(settings, "count") is None
 
@@ -114,6 +121,59 @@ def test_only_jobs_that_have_told_nothing_for_long_are_forgotten(settings: Setti
     for key in ("look-a", "look-b"):
         jobs.forget(settings, key, older_than=timedelta(days=7))
     assert jobs.keys(settings, "look-") == ["look-b"]
+
+
+def test_sweeps_at_once_forget_old_jobs_and_fail_never(settings: Settings) -> None:
+    barrier = threading.Barrier(3)
+
+    def sweep_all(_: int) -> None:
+        barrier.wait()
+        jobs.sweep(settings, "export-", older_than=timedelta(days=1))
+        exports.sweep(settings)
+        for number in range(100):
+            assert jobs.status(settings, f"export-{number}") is None
+            assert not jobs.is_running(settings, f"export-{number}")
+
+    for _ in range(4):
+        for number in range(100):
+            folder = settings.jobs_folder / f"export-{number}"
+            folder.mkdir()
+            for name in ("status.json", "log", "lock"):
+                (folder / name).write_text("{}")
+                os.utime(folder / name, (0, 0))
+            os.utime(folder, (0, 0))
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(sweep_all, range(3)))
+        assert list(settings.jobs_folder.iterdir()) == []
+
+
+def test_job_that_can_not_be_forgotten_hinders_no_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for key in ("look-a", "look-b"):
+        jobs.work(settings, key, lambda progress: None)
+    iterdir = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        if folder.name == "look-a":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    jobs.sweep(settings, "look-", older_than=timedelta(0))
+    assert jobs.keys(settings, "look-") == ["look-a"]
+    assert "job can not be forgotten" in caplog.text
+
+
+def test_examinations_are_forgotten_a_week_after_their_end(workspace: Workspace) -> None:
+    for key in ("doctor-1", "doctor-2"):
+        jobs.work(workspace.settings, key, lambda progress: None)
+    for age_days, key in ((8, "doctor-1"), (6, "doctor-2")):
+        moment = time.time() - age_days * 24 * 3600
+        for file in (workspace.settings.jobs_folder / key).iterdir():
+            os.utime(file, (moment, moment))
+    sweep(workspace)
+    assert jobs.keys(workspace.settings, "doctor-") == ["doctor-2"]
 
 
 def test_error_that_people_can_act_on_is_told_as_it_is(settings: Settings) -> None:
