@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -154,20 +153,13 @@ def test_images_can_be_listed_by_role_and_label(engine: Engine, new_image: MakeI
     assert names(role=Role.VALIDATION, label=Label.NORMAL) == "d"
 
 
-def test_twenty_thousand_images_are_listed_by_one_query_in_well_under_a_second(
-    engine: Engine, new_image: MakeImage
-) -> None:
+def test_twenty_thousand_images_are_listed_by_one_query(engine: Engine, new_image: MakeImage) -> None:
     version = create(engine, [new_image(f"{number}.png") for number in range(20_000)])
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
-    started = time.process_time()
     with session(engine) as opened:
         assert len(datasets.list_images(opened, version.id)) == 20_000
-    seconds = (
-        time.process_time() - started
-    )  # of the processor: the tests' machine may be busy with other things
     assert len([statement for statement in statements if statement.startswith("SELECT")]) == 1
-    assert seconds < 1, f"{seconds:.2f} s"
 
 
 def test_datasets_are_listed_by_name_with_their_latest_versions(engine: Engine, new_image: MakeImage) -> None:
