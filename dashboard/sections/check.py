@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from dashboard import cached
+from dashboard import cached, incidents
 from dashboard.components import choosing
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
@@ -41,7 +41,7 @@ def show(name: str, version: DatasetVersion) -> None:
         accepted = checkups.accepted_findings(session, name)
     ended_badly = job is not None and job.state in (JobState.FAILED, JobState.INTERRUPTED)
     if job is not None and ended_badly and (checkup is None or checkup.created_at < job.updated_at):
-        st.error(job.error or "The examination was interrupted.", icon=":material/block:")
+        incidents.refused(job.error or "The examination was interrupted.")
     if checkup is None:
         choosing.none_yet(
             "Not examined yet",

@@ -8,7 +8,7 @@ from dashboard import incidents
 from dashboard.session import WHO, workspace
 from dashboard.wording import plural
 from engine.errors import EngineError
-from engine.masks import MOST_VALUES, read_mask
+from engine.masks import MAX_THRESHOLD, MOST_VALUES, read_mask
 from storage import edits
 from storage.errors import StorageError
 from storage.records import DatasetVersion, Edit, ImageRecord, Label
@@ -132,7 +132,7 @@ def _threshold(data: bytes, name: str, image_id: int) -> int:
             st.number_input(
                 "A value above this is a defect",
                 min_value=0,
-                max_value=65_534 if wide else 254,
+                max_value=MAX_THRESHOLD if wide else 254,
                 value=MIDDLE if data.startswith(JPEG) else 0,
                 key=f"threshold {image_id} {name}",
                 help="JPEG blurs a mask's edges; half of white is a good value then.",

@@ -13,6 +13,7 @@ from dashboard.components.gallery import Tile, gallery
 from dashboard.session import WHO, workspace
 from dashboard.wording import plain, plural
 from engine.errors import EngineError
+from engine.masks import MAX_THRESHOLD
 from storage import datasets
 from storage.errors import BadDatasetName
 from storage.layouts import Choice, Entry, Group, Layout, groups
@@ -266,7 +267,7 @@ def _threshold(found: Understood, key: str) -> int:
         st.number_input(
             "A mask's value above this is a defect",
             min_value=0,
-            max_value=254 if max(found.mask_values) <= 255 else 65_534,
+            max_value=254 if max(found.mask_values) <= 255 else MAX_THRESHOLD,
             value=0,
             key=key,
             help="With 0, everything that isn't black is a defect. The outlines above show what comes of it.",
