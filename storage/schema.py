@@ -269,6 +269,8 @@ class StudyRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
     parent_run_id: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[dict[str, Any]]
+    priority: Mapped[int] = mapped_column(server_default="0")  # higher is claimed first, then the older
+    archived_at: Mapped[datetime | None]  # left out of lists; nothing of it is lost
 
     version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)
 

@@ -32,13 +32,20 @@ _AT_REST = {
 
 
 def create_study(
-    session: Session, *, name: str, dataset_version_id: int, spec: Mapping[str, Any], now: datetime
+    session: Session,
+    *,
+    name: str,
+    dataset_version_id: int,
+    spec: Mapping[str, Any],
+    now: datetime,
+    priority: int = 0,
 ) -> Study:
     """Put a study into the queue.
 
     Args:
         name: for people; need not be unique.
         spec: what to search, as JSON; storage never looks into it.
+        priority: higher is claimed first.
     Raises:
         VersionNotFound: there is no such dataset version.
         DatasetDeleted: its dataset was deleted.
@@ -54,10 +61,11 @@ def create_study(
         created_at=now,
         attempt=0,
         progress={},
+        priority=priority,
     )
     session.add(row)
     session.flush()
-    return _study(row)
+    return study_of(row)
 
 
 def get_study(session: Session, study_id: int) -> Study:
@@ -69,7 +77,7 @@ def get_study(session: Session, study_id: int) -> Study:
     row = session.get(StudyRow, study_id, populate_existing=True)
     if row is None:
         raise StudyNotFound(f"There is no study with id {study_id}. Take one from the list of studies.")
-    return _study(row)
+    return study_of(row)
 
 
 def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]:
@@ -77,7 +85,7 @@ def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]
     query = select(StudyRow).order_by(StudyRow.id.desc())
     if dataset is not None:
         query = query.join(StudyRow.version).join(VersionRow.dataset).where(DatasetRow.name == dataset)
-    return [_study(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
+    return [study_of(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
 
 
 def claim(
@@ -117,7 +125,7 @@ def claim(
         .returning(StudyRow),
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
-    return None if row is None else _study(row)
+    return None if row is None else study_of(row)
 
 
 def heartbeat(
@@ -180,7 +188,7 @@ def finish(
     if not state.finished:
         raise ValueError(f"a study can't be finished as {state}; call release to give it back")
     values = {"state": state, "error": error, "finished_at": now, "worker_id": None, "lease_until": None}
-    return _study(_write_held(session, study_id, worker_id, attempt, values))
+    return study_of(_write_held(session, study_id, worker_id, attempt, values))
 
 
 def release(session: Session, *, study_id: int, worker_id: str, attempt: int, now: datetime) -> Study:
@@ -189,7 +197,7 @@ def release(session: Session, *, study_id: int, worker_id: str, attempt: int, no
     Raises:
         LeaseLost: the worker doesn't hold this attempt of the study any more.
     """
-    return _study(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
+    return study_of(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
 
 
 def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -> Study:
@@ -219,7 +227,7 @@ def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -
         raise StudyFinished(
             f"Study '{study.name}' ({study_id}) is {study.state} and can't be changed. Start a new one."
         )
-    return _study(row)
+    return study_of(row)
 
 
 def register_worker(
@@ -320,7 +328,8 @@ def _write_held(
     return row
 
 
-def _study(row: StudyRow) -> Study:
+def study_of(row: StudyRow) -> Study:
+    """The record of a row."""
     return Study(
         id=row.id,
         name=row.name,
@@ -338,6 +347,8 @@ def _study(row: StudyRow) -> Study:
         error=row.error,
         parent_run_id=row.parent_run_id,
         progress=row.progress,
+        priority=row.priority,
+        archived_at=row.archived_at,
     )
 
 
