@@ -72,6 +72,10 @@ class StudyNotFound(StorageError):
     """No study has this id."""
 
 
+class BadStudyEdit(StorageError):
+    """A change of a study that its state, or the rule for its names, forbids."""
+
+
 class StudyFinished(StorageError):
     """The study has ended; what is asked for would change its history."""
 

@@ -217,6 +217,8 @@ class Study:
     error: str | None
     parent_run_id: str | None  # MLflow run above the runs of its trials
     progress: Mapping[str, Any]  # what its worker last said of itself
+    priority: int = 0  # higher is claimed first, then the older
+    archived_at: datetime | None = None  # left out of lists since
 
 
 @dataclass(frozen=True, kw_only=True)

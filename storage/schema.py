@@ -269,9 +269,11 @@ class StudyRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
     parent_run_id: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[dict[str, Any]]
+    priority: Mapped[int] = mapped_column(server_default="0")  # higher is claimed first, then the older
+    archived_at: Mapped[datetime | None]  # left out of lists; nothing of it is lost
     beats: Mapped[int] = mapped_column(
         default=0
-    )  # heartbeats so far: a lease whose number stands still is dead
+    )  # heartbeats so far; one number for long: its worker is dead
     slots: Mapped[int] = mapped_column(default=0)  # trials of the budget that were handed out so far
     open: Mapped[bool] = mapped_column(default=False)  # prepared: other workers may take trials of it
 

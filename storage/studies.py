@@ -43,17 +43,25 @@ _AT_REST = {
     Wanted.PAUSE: StudyState.PAUSED,
     Wanted.CANCEL: StudyState.CANCELLED,
 }
-_TURN = (StudyRow.id,)  # oldest first
+# Higher priority first, then the older.
+_TURN = (StudyRow.priority.desc(), StudyRow.id)
 
 
 def create_study(
-    session: Session, *, name: str, dataset_version_id: int, spec: Mapping[str, Any], now: datetime
+    session: Session,
+    *,
+    name: str,
+    dataset_version_id: int,
+    spec: Mapping[str, Any],
+    now: datetime,
+    priority: int = 0,
 ) -> Study:
     """Put a study into the queue.
 
     Args:
         name: for people; need not be unique.
         spec: what to search, as JSON; storage never looks into it.
+        priority: higher is claimed first.
     Raises:
         VersionNotFound: there is no such dataset version.
         DatasetDeleted: its dataset was deleted.
@@ -69,10 +77,11 @@ def create_study(
         created_at=now,
         attempt=0,
         progress={},
+        priority=priority,
     )
     session.add(row)
     session.flush()
-    return _study(row)
+    return study_of(row)
 
 
 def get_study(session: Session, study_id: int) -> Study:
@@ -84,7 +93,7 @@ def get_study(session: Session, study_id: int) -> Study:
     row = session.get(StudyRow, study_id, populate_existing=True)
     if row is None:
         raise StudyNotFound(f"There is no study with id {study_id}. Take one from the list of studies.")
-    return _study(row)
+    return study_of(row)
 
 
 def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]:
@@ -92,7 +101,7 @@ def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]
     query = select(StudyRow).order_by(StudyRow.id.desc())
     if dataset is not None:
         query = query.join(StudyRow.version).join(VersionRow.dataset).where(DatasetRow.name == dataset)
-    return [_study(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
+    return [study_of(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
 
 
 def claim(
@@ -150,7 +159,7 @@ def claim(
         .returning(StudyRow),
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
-    return None if row is None else _study(row)
+    return None if row is None else study_of(row)
 
 
 def first_open(
@@ -177,7 +186,7 @@ def first_open(
     if study_id is not None:
         query = query.where(StudyRow.id == study_id)
     row = session.scalar(query, execution_options={"populate_existing": True})
-    return None if row is None else _study(row)
+    return None if row is None else study_of(row)
 
 
 def set_open(session: Session, *, study_id: int, worker_id: str, attempt: int, open_to_others: bool) -> None:
@@ -272,7 +281,7 @@ def finish(
         "lease_until": None,
         "open": False,
     }
-    return _study(_write_held(session, study_id, worker_id, attempt, values))
+    return study_of(_write_held(session, study_id, worker_id, attempt, values))
 
 
 def pause_for(
@@ -296,7 +305,7 @@ def release(session: Session, *, study_id: int, worker_id: str, attempt: int, no
     Raises:
         LeaseLost: the worker doesn't hold this attempt of the study any more.
     """
-    return _study(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
+    return study_of(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
 
 
 def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -> Study:
@@ -331,7 +340,7 @@ def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -
         raise StudyFinished(
             f"Study '{study.name}' ({study_id}) is {study.state} and can't be changed. Start a new one."
         )
-    return _study(row)
+    return study_of(row)
 
 
 def register_worker(
@@ -422,7 +431,9 @@ def _rest_values(wanted: SQLColumnExpression[Wanted], now: datetime) -> dict[str
 
 def _before(other: Study) -> ColumnElement[bool]:
     """Whether a study's turn is before that of another."""
-    return StudyRow.id < other.id
+    return or_(
+        StudyRow.priority > other.priority, and_(StudyRow.priority == other.priority, StudyRow.id < other.id)
+    )
 
 
 def _to_rest(now: datetime) -> Update:
@@ -453,7 +464,8 @@ def _write_held(
     return row
 
 
-def _study(row: StudyRow) -> Study:
+def study_of(row: StudyRow) -> Study:
+    """The record of a row."""
     return Study(
         id=row.id,
         name=row.name,
@@ -471,6 +483,8 @@ def _study(row: StudyRow) -> Study:
         error=row.error,
         parent_run_id=row.parent_run_id,
         progress=row.progress,
+        priority=row.priority,
+        archived_at=row.archived_at,
     )
 
 

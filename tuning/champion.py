@@ -88,7 +88,7 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
     # Judged anew: the trial's own figures are those of the study's precision and of its own threshold.
     validation = evaluate(context, detector, context.pictures.validation, cache).to_json()
     found: dict[str, Any] = {
-        "objective": context.spec.objective.value,
+        "objective": context.spec.objective.formula,
         "objective_value": best.value,
         "validation": validation,
         "test": test,

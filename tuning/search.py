@@ -7,12 +7,17 @@ from functools import lru_cache
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from engine.config import SimpleNetConfig
 from storage.errors import DatabaseUnavailable
-from tuning.spec import StudySpec
+from tuning.spec import MAX_TRIALS, Range, StudySpec, Values
 
 PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
 """The settings of SimpleNet, Liu et al., CVPR 2023, section 4.1: the first configuration that every study tries."""
@@ -51,13 +56,16 @@ def study_name(study_id: int) -> str:
 
 
 def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
-    """The search space: σ on a log scale, the choice of layers, the adaptor's depth, the knobs asked for."""
-    return {
-        "noise_std": FloatDistribution(*spec.noise_std, log=True),
-        "layers": CategoricalDistribution(["+".join(map(str, choice)) for choice in spec.layers]),
-        "adaptor_depth": CategoricalDistribution(list(spec.adaptor_depths)),
-        **{name: CategoricalDistribution(list(values)) for name, values in spec.knobs.items()},
-    }
+    """The search space in Optuna's terms."""
+    return {name: _distribution(values) for name, values in spec.space.items()}
+
+
+def _distribution(values: Values) -> BaseDistribution:
+    if not isinstance(values, Range):
+        return CategoricalDistribution(list(values))
+    if values.integer:
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
 
 
 def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
@@ -74,7 +82,8 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
     )
     # A sampler seeded alike after a restart would propose the same configurations again.
     search.sampler = optuna.samplers.TPESampler(
-        seed=spec.seed + len(search.trials), n_startup_trials=min(10, max(4, spec.trials // 3))
+        seed=spec.seed + len(search.trials),
+        n_startup_trials=min(10, max(4, (spec.trials or MAX_TRIALS) // 3)),
     )
     if not search.trials:
         space = distributions(spec)
@@ -146,7 +155,10 @@ def best(trials: list[FrozenTrial]) -> FrozenTrial | None:
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    return isinstance(distribution, FloatDistribution) and distribution.low <= value <= distribution.high
+    return (
+        isinstance(distribution, FloatDistribution | IntDistribution)
+        and distribution.low <= value <= distribution.high
+    )
 
 
 def _configuration(trial: FrozenTrial) -> dict[str, Any]:

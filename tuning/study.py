@@ -28,7 +28,7 @@ from tuning.errors import BackboneChanged, NoCompletedTrial, StudyCancelled, Stu
 from tuning.features import cached_features
 from tuning.lease import Lease, WorkerStopping
 from tuning.pictures import check_objective, study_pictures
-from tuning.spec import StudySpec
+from tuning.spec import MAX_TRIALS, StudySpec
 from tuning.trial import TrialData, TrialResult, run_trial, trial_config
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
     search = searching.open_search(optuna_url, lease.study.id, context.spec)
     for run_id in searching.recover(optuna_url, search):
         context.tracking.end_run(run_id, "KILLED")
-    while (done := searching.counted(search.get_trials(deepcopy=False))) < context.spec.trials:
+    while (done := searching.counted(search.get_trials(deepcopy=False))) < (
+        context.spec.trials or MAX_TRIALS
+    ):
         lease.report({"trial": done + 1, "phase": "training", "epoch": 0}, at_once=True)
         _one_trial(context, data, search)
     best = searching.best(search.get_trials(deepcopy=False))

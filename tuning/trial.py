@@ -20,8 +20,9 @@ from storage.feature_cache import CachedFeatures
 from storage.workspace import Workspace
 from tuning.features import patch_features
 from tuning.figures import Figures, figures, objective_value
+from tuning.knobs import KNOBS
+from tuning.objective import Objective
 from tuning.pictures import StudyPictures
-from tuning.spec import KNOBS, Objective
 
 SCORE_PATCHES = 8192  # patches per call of the head, about: with 1,024 hidden units they take 34 MB
 
