@@ -5,10 +5,6 @@ class DashboardError(Exception):
     """Base of every error raised here."""
 
 
-class ShapeMismatch(DashboardError):
-    """A picture and its anomaly map or mask are not of one size."""
-
-
 class BadOption(DashboardError):
     """An option of the command line or a field of a form can not be read."""
 

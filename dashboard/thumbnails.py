@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from dashboard import display, heatmap, tickets
+from dashboard import display, tickets
 from dashboard.guard import base_path, guarded
-from engine import images
+from engine import heatmap, images
 from engine.images import decode
 from engine.masks import fit_mask, merge_masks, read_mask
 from storage.blobs import BlobStore

@@ -108,6 +108,10 @@ class TrackingError(StorageError):
     """MLflow refused or could not be reached."""
 
 
+class RunNotFound(StorageError):
+    """MLflow has no run of this id."""
+
+
 class BadEdit(StorageError):
     """A correction of a picture contradicts itself, or the picture isn't there."""
 

@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     # Held in memory of a trial's features of training, validation and calibration each; more lie in a file.
     features_gb: float = Field(default=4.0, gt=0)
 
+    kept_heads: int = Field(
+        default=3, ge=1, le=1000
+    )  # weights of so many of a study's best trials stay in MLflow
+
     # Folders on this machine that pages may read pictures from; none by default. The command line reads any.
     picture_roots: tuple[Path, ...] = ()
 

@@ -5,22 +5,28 @@ MLflow server (which shows the same database) is down; on several machines the s
 one client and may be shared by threads.
 """
 
+import contextlib
+import json
 import logging
 import os
+import shutil
+import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from storage.errors import TrackingError
+from storage.errors import RunNotFound, TrackingError
 from storage.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
+    from PIL.Image import Image as PictureFile
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,19 @@ class ServedModel:
     signature: "ModelSignature"
     requirements: tuple[str, ...]
     metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What MLflow holds of one run, its artifacts aside."""
+
+    id: str
+    name: str
+    experiment: str  # its name: the dataset's
+    status: str  # RUNNING, FINISHED, FAILED, KILLED
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]  # the last value of each
 
 
 class Tracking:
@@ -130,6 +149,24 @@ class Tracking:
                 metrics=[Metric(key, float(value), timestamp_ms, step) for key, value in metrics.items()],
             )
 
+    def log_history(self, run_id: str, history: Sequence[tuple[int, int, Mapping[str, float]]]) -> None:
+        """Log the metrics of several steps in one call.
+
+        Args:
+            history: (step, milliseconds since 1970, metrics by name) each; at most 1,000 metrics in all.
+        """
+        from mlflow.entities import Metric
+
+        with _refusals("log metrics of run", run_id):
+            self.client.log_batch(
+                run_id,
+                metrics=[
+                    Metric(key, float(value), timestamp_ms, step)
+                    for step, timestamp_ms, metrics in history
+                    for key, value in metrics.items()
+                ],
+            )
+
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags in one call."""
         from mlflow.entities import RunTag
@@ -141,6 +178,129 @@ class Tracking:
         """The tags of a run."""
         with _refusals("read run", run_id):
             return dict(self.client.get_run(run_id).data.tags)
+
+    def run(self, run_id: str) -> RunRecord:
+        """What MLflow holds of a run.
+
+        Raises:
+            RunNotFound: it has no such run, or the run was deleted.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with _refusals("read run", run_id):
+            try:
+                run = self.client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    run = None
+                else:
+                    raise
+            if run is None or run.info.lifecycle_stage == "deleted":
+                raise RunNotFound(
+                    f"MLflow has no run '{run_id}'. The run's page in the MLflow UI names its id; a trial may also be "
+                    "named by study and number, such as 3.7."
+                )
+            experiment = self.client.get_experiment(run.info.experiment_id)
+        return RunRecord(
+            id=run_id,
+            name=str(run.info.run_name),
+            experiment=str(experiment.name),
+            status=str(run.info.status),
+            params=dict(run.data.params),
+            tags=dict(run.data.tags),
+            metrics=dict(run.data.metrics),
+        )
+
+    def tagged_runs(self, dataset_name: str, tags: Mapping[str, str]) -> list[str]:
+        """Ids of the dataset's runs that carry all these tags with these values."""
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        experiment_id = self.experiment(dataset_name)
+        with _refusals("look for runs of", dataset_name):
+            return [
+                str(run.info.run_id)
+                for run in self.client.search_runs([experiment_id], filter_string=wanted, max_results=1000)
+            ]
+
+    def log_image(self, run_id: str, image: "PictureFile", *, key: str, step: int = 0) -> None:
+        """Keep a picture where the MLflow UI's image grids find it: pictures of one key stand beside each other.
+
+        Args:
+            image: a picture of Pillow's.
+            key: of letters, digits, spaces and ``_-./``.
+        """
+        with _refusals(f"log picture {key} of run", run_id):
+            self.client.log_image(run_id, image, key=key, step=step)
+
+    def log_file(self, run_id: str, data: bytes, path: str) -> None:
+        """Keep bytes as an artifact at `path`."""
+        with _refusals(f"log {path} of run", run_id), tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / PurePosixPath(path).name
+            file.write_bytes(data)
+            self.client.log_artifact(run_id, str(file), str(PurePosixPath(path).parent))
+
+    def log_folder(self, run_id: str, folder: Path, path: str) -> None:
+        """Keep the files of a folder as artifacts under `path`."""
+        with _refusals(f"log {path} of run", run_id):
+            self.client.log_artifacts(run_id, str(folder), path)
+
+    def read_dict(self, run_id: str, path: str) -> dict[str, Any] | None:
+        """The JSON artifact that `log_dict` kept at `path`; None where the run has none."""
+        file = self._artifact(run_id, path)
+        if file is None:
+            return None
+        with _refusals(f"read {path} of run", run_id):
+            try:
+                return dict(json.loads(file.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise TrackingError(
+                    f"Artifact '{path}' of run '{run_id}' is no JSON ({error}). It was changed or cut; use another run."
+                ) from error
+
+    def artifact_folder(self, run_id: str, path: str) -> Path | None:
+        """A folder of a run's artifacts on this machine, fetched when it lies elsewhere; None where there is none."""
+        folder = self._artifact(run_id, path)
+        return folder if folder is not None and folder.is_dir() else None
+
+    def delete_artifacts(self, run_id: str, path: str) -> None:
+        """Delete what lies under `path` of a run's artifacts; nothing happens where there is nothing."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with _refusals(f"delete {path} of run", run_id):
+            root = self.client.get_run(run_id).info.artifact_uri
+            # MLflow's clients have no call for it; its repositories do.
+            repository: Any = get_artifact_repository(root, tracking_uri=self._settings.tracking_uri)
+            repository.delete_artifacts(path)
+            shutil.rmtree(self._fetched(run_id) / path, ignore_errors=True)
+
+    def _artifact(self, run_id: str, path: str) -> Path | None:
+        """A file or folder of a run's artifacts on this machine; None where the run has none."""
+        from mlflow.exceptions import MlflowException
+
+        with _refusals(f"fetch {path} of run", run_id):
+            root = str(self.client.get_run(run_id).info.artifact_uri)
+            if urlparse(root).scheme in ("", "file"):
+                local = Path(url2pathname(urlparse(root).path)) / path
+                return local if local.exists() else None
+            kept = self._fetched(run_id)
+            if not (kept / path).exists():
+                draft = kept.with_name(f".{run_id}.{os.getpid()}.{threading.get_ident()}")
+                draft.mkdir(parents=True, exist_ok=True)
+                try:
+                    fetched = Path(self.client.download_artifacts(run_id, path, str(draft)))
+                    (kept / path).parent.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(OSError):  # another thread or process was faster
+                        fetched.replace(kept / path)
+                except MlflowException as error:
+                    if "404" in str(error) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                        return None
+                    raise
+                finally:
+                    shutil.rmtree(draft, ignore_errors=True)
+            return kept / path
+
+    def _fetched(self, run_id: str) -> Path:
+        """Where a run's artifacts are kept that were downloaded."""
+        return self._settings.home / "runs" / run_id
 
     def log_dict(self, run_id: str, data: Mapping[str, Any], path: str) -> None:
         """Keep `data` as a JSON artifact at `path`."""

@@ -21,7 +21,8 @@ from storage import models
 from storage.records import Model, ModelState, Promotion, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning.context import StudyContext, head_folder
+from tuning import heads
+from tuning.context import StudyContext
 from tuning.errors import TuningError
 from tuning.figures import Figures, figures
 from tuning.map_cache import MapCache, map_cache, map_folder
@@ -136,14 +137,20 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
 
 
 def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Detector:
-    """The best trial's model: its saved head, or trained again where that is gone (same seed, same weights).
+    """The best trial's model: its kept head, or trained again where that is gone (same seed, same weights).
 
     It runs in float32 whatever the study ran in, and is calibrated anew as it will serve: a score must not depend on
     whether the next machine's processor has bfloat16.
     """
     config = SimpleNetConfig.from_json(best.user_attrs["config"])
-    folder = head_folder(context.workspace, context.lease.study.id, best.number)
-    if folder.is_dir():
+    folder = heads.find(
+        context.workspace,
+        context.tracking,
+        study_id=context.lease.study.id,
+        number=best.number,
+        run_id=best.user_attrs.get("run_id"),
+    )
+    if folder is not None:
         head, _ = checkpoint.load_head(folder)
     else:
         head = run_trial(data, config, on_epoch=lambda *_: context.lease.check()).head

@@ -1,10 +1,15 @@
 """What pages and the command line show of studies: Optuna's trials, links into MLflow, and whether anything can run."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
+import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
@@ -13,6 +18,7 @@ from storage.errors import DatabaseUnavailable
 from storage.records import Study, Worker, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning.insight import Importance, Method, importance
 from tuning.search import LOST, open_storage, study_name
 
 ALIVE_SECONDS = 30.0  # a worker without a heartbeat for so long counts as gone
@@ -44,20 +50,67 @@ class TrialRecord:
     run_id: str | None  # MLflow
     error: str | None
     from_paper: bool  # the paper's settings, enqueued as the first trial
+    calibration: Mapping[str, Any]  # threshold and absolute scale; empty before completion
+    worker: str | None  # id of the worker that ran it
+    device: str | None  # what it ran on
+    latency_ms: float | None  # measured, of one picture; None where nobody measured
 
 
 def study_trials(workspace: Workspace, study: Study) -> list[TrialRecord]:
-    """The trials of a study in the order they were made; empty before its worker has begun."""
-    try:
-        storage = open_storage(workspace.settings.optuna_url)
-        trials = storage.get_all_trials(storage.get_study_id_from_name(study_name(study.id)), deepcopy=False)
-    except KeyError:
+    """The trials of a study in the order they were made; empty before its worker has begun.
+
+    Raises:
+        DatabaseUnavailable: Optuna's database can't be read.
+    """
+    search = opened(workspace, study.id)
+    if search is None:
         return []
+    with _readable():
+        return records(search)
+
+
+def study_importance(
+    workspace: Workspace, study: Study, method: Method = Method.PED_ANOVA
+) -> Importance | None:
+    """What mattered in a study; None where too few trials completed.
+
+    Raises:
+        DatabaseUnavailable: Optuna's database can't be read.
+    """
+    search = opened(workspace, study.id)
+    if search is None:
+        return None
+    with _readable():
+        return importance(search, method)
+
+
+def records(search: optuna.Study) -> list[TrialRecord]:
+    """All trials of an Optuna study, as people see them."""
+    return [_record(trial) for trial in search.get_trials(deepcopy=False)]
+
+
+def opened(workspace: Workspace, study_id: int) -> optuna.Study | None:
+    """The Optuna study of a study, kept open: it remembers trials that have ended. None before its worker has begun."""
+    with _readable():
+        try:
+            return _opened(workspace.settings.optuna_url, study_id)
+        except KeyError:
+            return None
+
+
+@lru_cache(maxsize=64)
+def _opened(url: str, study_id: int) -> optuna.Study:
+    return optuna.load_study(study_name=study_name(study_id), storage=open_storage(url))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
     except StorageInternalError as error:
         raise DatabaseUnavailable(
             f"Optuna's database can not be read: {error}. Check SIMPLENET_OPTUNA_URL and that the database is in reach."
         ) from error
-    return [_record(trial) for trial in trials]
 
 
 def run_url(workspace: Workspace, dataset_name: str, run_id: str) -> str:
@@ -70,6 +123,15 @@ def experiment_url(workspace: Workspace, dataset_name: str) -> str:
     """Address of all runs of a dataset in the MLflow UI."""
     experiment = Tracking(workspace.settings).experiment(dataset_name)
     return f"{workspace.settings.mlflow_url}/#/experiments/{experiment}/runs"
+
+
+def comparison_url(workspace: Workspace, dataset_name: str, run_ids: Sequence[str]) -> str:
+    """Address of several runs side by side in the MLflow UI."""
+    experiment = Tracking(workspace.settings).experiment(dataset_name)
+    runs, experiments = (
+        quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment])
+    )
+    return f"{workspace.settings.mlflow_url}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
 def model_url(workspace: Workspace, dataset_name: str, version: int) -> str:
@@ -104,4 +166,8 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         run_id=attrs.get("run_id"),
         error=attrs.get("error", attrs.get(LOST)),
         from_paper=attrs.get("origin") == "paper",
+        calibration=attrs.get("calibration", {}),
+        worker=attrs.get("worker"),
+        device=attrs.get("device"),
+        latency_ms=attrs.get("latency_ms"),
     )

@@ -1,8 +1,6 @@
 """Running one claimed study: features, then trial after trial, then its champion candidate."""
 
 import logging
-import shutil
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import torch
 from optuna.trial import TrialState
 
 from engine.backbones.resolve import Backbone, Source, resolve_backbone
-from engine.checkpoint import save_head
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.errors import EngineError
@@ -20,10 +17,11 @@ from storage import datasets, studies
 from storage.records import DatasetVersion
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning import recording
 from tuning import search as searching
 from tuning.backbones import wanted_backbone
 from tuning.champion import make_candidate
-from tuning.context import StudyContext, head_folder
+from tuning.context import StudyContext
 from tuning.errors import BackboneChanged, NoCompletedTrial, StudyCancelled, StudyPaused
 from tuning.features import cached_features
 from tuning.lease import Lease, WorkerStopping
@@ -57,10 +55,7 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
         raise NoCompletedTrial(_why_none_completed(search))
     lease.report({"phase": "champion", "best": best.value}, at_once=True)
     make_candidate(context, data, best)
-    context.tracking.set_tags(context.parent_run_id, {"best_trial": str(best.number + 1)})
-    context.tracking.log_metrics(
-        context.parent_run_id, {f"best.{context.spec.objective}": float(best.value or 0.0)}
-    )
+    recording.record_study(context, search)
     context.tracking.end_run(context.parent_run_id)
 
 
@@ -132,23 +127,7 @@ def _start_parent_run(
     lease: Lease, tracking: Tracking, spec: StudySpec, version: DatasetVersion, extractor: FeatureExtractor
 ) -> str:
     study = lease.study
-    run_id = tracking.start_run(
-        study.dataset_name,
-        study.name,
-        tags={
-            "kind": "study",
-            "study": str(study.id),
-            "dataset_version": str(version.number),
-            "dataset_digest": version.digest,
-            "backbone": extractor.backbone.name,
-            "backbone_origin": extractor.backbone.origin,
-            "backbone_licence": extractor.backbone.licence or "unknown",
-            "stronger_backbone": extractor.backbone.stronger or "",
-            "weights_digest": extractor.weights_digest,
-            "protocol": "sealed",
-        },
-    )
-    tracking.log_params(run_id, spec.to_json())
+    run_id = recording.start_study(tracking, study, spec, version, extractor)
     with lease.workspace.session() as session:
         studies.set_parent_run(
             session, study_id=study.id, worker_id=lease.worker_id, attempt=study.attempt, parent_run_id=run_id
@@ -184,13 +163,12 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
     """Ask, train, tell. A configuration that fails fails its trial; the study goes on."""
     trial = search.ask(searching.distributions(context.spec))
     config = trial_config(context.base, trial.params)
-    run_id = _start_trial_run(context, trial, config)
+    run_id = recording.start_trial(context, trial, config)
+    metrics = recording.EpochMetrics(context.tracking, run_id)
 
     def on_epoch(epoch: int, epochs: int, loss: float, value: float) -> None:
         context.lease.report({"epoch": epoch, "epochs": epochs})
-        context.tracking.log_metrics(
-            run_id, {"loss": loss, f"validation.{context.spec.objective}": value}, step=epoch
-        )
+        metrics.add(epoch, {"loss": loss, f"validation.{context.spec.objective}": value})
         trial.report(value, epoch)
         if trial.should_prune():
             raise optuna.TrialPruned(f"pruned after epoch {epoch} of {epochs}")
@@ -199,6 +177,7 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
         result = run_trial(data, config, on_epoch=on_epoch)
     except optuna.TrialPruned as pruned:
         search.tell(trial, state=TrialState.PRUNED)
+        metrics.flush()
         context.tracking.set_tags(run_id, {"state": str(pruned)})
         context.tracking.end_run(run_id)
     except (
@@ -211,72 +190,38 @@ def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> 
         )
         trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:2000])
         search.tell(trial, state=TrialState.FAIL)
-        context.tracking.log_dict(run_id, {"traceback": traceback.format_exc()}, "error.json")
-        context.tracking.end_run(run_id, "FAILED")
+        metrics.flush()
+        recording.record_failure(context.tracking, run_id)
     except (StudyCancelled, StudyPaused, WorkerStopping) as wish:
         searching.put_back(context.workspace.settings.optuna_url, search, trial.number, str(wish))
+        metrics.flush()
         context.tracking.end_run(run_id, "KILLED")
         raise
     else:
-        _keep(context, trial, run_id, config, result, search)
-
-
-def _start_trial_run(context: StudyContext, trial: optuna.Trial, config: SimpleNetConfig) -> str:
-    layers = ",".join(map(str, config.layers))
-    name = f"trial {trial.number + 1:02d}: σ {config.noise_std:.3g}, layers {layers}, adaptor {config.adaptor_depth}"
-    run_id = context.tracking.start_run(
-        context.version.dataset_name,
-        name,
-        parent_run_id=context.parent_run_id,
-        tags={
-            "kind": "trial",
-            "study": str(context.lease.study.id),
-            "trial": str(trial.number + 1),
-            "protocol": "sealed",
-            "synthetic_validation": str(context.pictures.synthetic_validation).lower(),
-        },
-    )
-    context.tracking.log_params(run_id, config.to_json())
-    trial.set_user_attr("run_id", run_id)
-    trial.set_user_attr("config", config.to_json())
-    return run_id
+        metrics.flush()
+        _keep(context, data, trial, run_id, config, result, search)
 
 
 def _keep(
     context: StudyContext,
+    data: TrialData,
     trial: optuna.Trial,
     run_id: str,
     config: SimpleNetConfig,
     result: TrialResult,
     search: optuna.Study,
 ) -> None:
-    """Record a completed trial; its head replaces that of the best one before it, if it is better."""
-    context.tracking.log_metrics(
-        run_id, {**result.figures.to_metrics("validation"), "seconds": result.seconds}
-    )
-    context.tracking.log_dict(run_id, result.calibration.to_json(), "calibration.json")
-    context.tracking.log_dict(run_id, result.figures.to_json(), "validation.json")
+    """Record a completed trial; its head is kept while it is one of the study's best."""
+    recording.record_trial(context, data, run_id, config, result)
     trial.set_user_attr("figures", result.figures.to_json())
     trial.set_user_attr("calibration", result.calibration.to_json())
-    before = searching.best(search.get_trials(deepcopy=False))
-    if before is None or before.value is None or result.value > before.value:
-        # Weights first, value after: a best trial in the database always has its head on disk.
-        save_head(head_folder(context.workspace, context.lease.study.id, trial.number), result.head, config)
+    before = search.get_trials(deepcopy=False)
+    recording.keep_head(context, run_id, trial.number, config, result, before)
     search.tell(trial, result.value)
     context.tracking.end_run(run_id)
-    context.lease.report(
-        {"best": max(result.value, before.value if before and before.value else result.value)}
-    )
-    _sweep_heads(context, search)
-
-
-def _sweep_heads(context: StudyContext, search: optuna.Study) -> None:
-    """Delete the heads of trials that are not the best any more."""
-    best = searching.best(search.get_trials(deepcopy=False))
-    keep = head_folder(context.workspace, context.lease.study.id, best.number if best else -1)
-    for folder in keep.parent.glob("trial-*"):
-        if folder != keep:
-            shutil.rmtree(folder, ignore_errors=True)
+    best = searching.best(before)
+    context.lease.report({"best": max(result.value, best.value if best and best.value else result.value)})
+    recording.sweep_heads(context, search.get_trials(deepcopy=False))
 
 
 def _why_none_completed(search: optuna.Study) -> str:

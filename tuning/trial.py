@@ -22,7 +22,7 @@ from tuning.features import patch_features
 from tuning.figures import Figures, figures, objective_value
 from tuning.knobs import KNOBS
 from tuning.objective import Objective
-from tuning.pictures import StudyPictures
+from tuning.pictures import Picture, StudyPictures
 
 SCORE_PATCHES = 8192  # patches per call of the head, about: with 1,024 hidden units they take 34 MB
 
@@ -47,6 +47,7 @@ class TrialResult:
     head: SimpleNet
     calibration: Calibration
     figures: Figures  # on the validation pictures
+    validation_scores: NDArray[np.float64]  # (N,) raw, in the order of the study's validation pictures
     seconds: float
 
 
@@ -97,6 +98,7 @@ def run_trial(
         head=head,
         calibration=calibration,
         figures=found,
+        validation_scores=scores,
         seconds=time.monotonic() - started,
     )
 
@@ -118,6 +120,25 @@ def score_patches(
         scores.append(image_scores(patch_scores, config.top_patches).cpu())
         patches.extend(patch_scores.cpu())
     return torch.cat(scores).double().numpy(), patches
+
+
+def maps_of(
+    data: TrialData,
+    config: SimpleNetConfig,
+    head: SimpleNet,
+    pictures: Sequence[Picture],
+    sizes: Sequence[tuple[int, int]],
+) -> list[NDArray[np.float32]]:
+    """Anomaly maps of unsealed pictures, each of the given (height, width), from the cached features."""
+    features = patch_features(data.workspace, data.cached, pictures, config)
+    _, patches = score_patches(head, features, config, data.device)
+    canvas = (config.height, config.width)
+    return [
+        anomaly_maps(scores[None], *canvas, config.smoothing_std, picture_size=size, resize=config.resize)[
+            0
+        ].numpy()
+        for scores, size in zip(patches, sizes, strict=True)
+    ]
 
 
 def trial_config(base: SimpleNetConfig, params: dict[str, object]) -> SimpleNetConfig:

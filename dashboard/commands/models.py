@@ -253,8 +253,8 @@ def _write_overlays(
 
 
 def _draw(file: Path, data: bytes, name: str, anomaly_map: Any, model: "Model") -> None:
-    from dashboard.heatmap import overlay, veil
     from dashboard.scales import scale_of, seen_by
+    from engine.heatmap import overlay, veil
     from engine.images import decode
 
     file.parent.mkdir(parents=True, exist_ok=True)

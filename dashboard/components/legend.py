@@ -4,8 +4,8 @@ import io
 
 import streamlit as st
 
-from dashboard.heatmap import colour_bar
 from dashboard.thumbnails import data_url
+from engine.heatmap import colour_bar
 
 
 def show() -> None:

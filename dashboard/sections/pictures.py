@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import cached, display, downloads, heatmap
+from dashboard import cached, display, downloads
 from dashboard.components import look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
 from dashboard.session import workspace
 from dashboard.wording import plain, plural
+from engine import heatmap
 from engine.images import decode_mask
 from storage import checkups
 from storage.records import DatasetVersion, ImageRecord, Label, Role

@@ -5,7 +5,7 @@ from html import escape
 
 import streamlit as st
 
-from dashboard import cached, charts, heatmap, incidents, scored
+from dashboard import cached, charts, incidents, scored
 from dashboard.components import choosing, legend, look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.scales import scale_of, seen_by
@@ -14,6 +14,7 @@ from dashboard.session import workspace
 from dashboard.thumbnails import data_url, shrunk
 from dashboard.views import DATASETS, STUDIES
 from dashboard.wording import number, plain, plural
+from engine import heatmap
 from engine.images import decode_mask
 from storage import datasets, models
 from storage.records import ImageRecord, Model, Role

@@ -49,9 +49,7 @@ def test_help_starts_without_heavy_libraries() -> None:
 
 
 def test_browsing_pictures_needs_no_tensor_library() -> None:
-    script = (
-        "import sys, dashboard.cached, dashboard.scored, dashboard.heatmap; print('torch' in sys.modules)"
-    )
+    script = "import sys, dashboard.cached, dashboard.scored, engine.heatmap; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
 

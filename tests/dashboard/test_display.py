@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dashboard import display, heatmap
+from dashboard import display
+from engine import heatmap
 
 
 @pytest.mark.parametrize(

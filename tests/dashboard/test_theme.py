@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dashboard import theme
 from dashboard.server import APP_FILE, command
+from engine.heatmap import TRUTH_RGB
 from storage.records import StudyState
 from storage.settings import Settings
 
@@ -31,6 +32,10 @@ def test_theme_file_has_the_tokens() -> None:
     assert written["secondaryBackgroundColor"] == theme.MIST
     assert written["textColor"] == theme.INK
     assert written["borderColor"] == theme.LINE
+
+
+def test_ground_truth_is_outlined_in_the_colour_of_the_theme() -> None:
+    assert f"#{bytes(TRUTH_RGB).hex()}" == theme.TRUTH
 
 
 def test_every_state_of_a_study_has_colour_and_shape() -> None:

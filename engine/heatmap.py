@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dashboard.errors import ShapeMismatch
+from engine.errors import ShapeMismatch
 
 THRESHOLD_POSITION = 0.5  # where on the colour bar the threshold sits, for every model
 VISIBLE_FROM = 0.2  # normal pixels scatter below it; tinting all of them would hide the picture for nothing

@@ -1,0 +1,89 @@
+"""Heads of trials: kept for the best of a study, in the run of each and, until the study ends, on this machine.
+
+A head is a folder with `head.safetensors` and `config.json`, as `engine.checkpoint.save_head` writes it. Weights that
+fall out of the best are deleted; `simplenet reproduce` makes them again.
+"""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from engine.checkpoint import save_head
+from engine.config import SimpleNetConfig
+from engine.simplenet import SimpleNet
+from storage.tracking import Tracking
+from storage.workspace import Workspace
+from tuning.context import head_folder
+
+logger = logging.getLogger(__name__)
+
+ARTIFACT = "weights"  # folder of a run's artifacts that holds its head
+KEPT = {"weights": "kept"}  # tag of the runs that have it
+REMOVED = {"weights": "removed: other trials of the study are better"}
+NEVER = {"weights": "not kept: other trials of the study are better"}
+
+
+def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """The completed trials of the highest values, best first; of equal ones the earlier."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
+
+
+def among_best(trials: Sequence[FrozenTrial], value: float, count: int) -> bool:
+    """Whether a trial of this value that ends now is one of the best `count`."""
+    best = best_trials(trials, count)
+    return len(best) < count or value > (best[-1].value or 0.0)
+
+
+def keep(
+    workspace: Workspace,
+    tracking: Tracking,
+    head: SimpleNet,
+    config: SimpleNetConfig,
+    *,
+    study_id: int,
+    number: int,
+    run_id: str,
+) -> None:
+    """Keep the head of a trial, here and in its run."""
+    folder = head_folder(workspace, study_id, number)
+    save_head(folder, head, config)
+    tracking.log_folder(run_id, folder, ARTIFACT)
+    tracking.set_tags(run_id, KEPT)
+
+
+def sweep(
+    workspace: Workspace,
+    tracking: Tracking,
+    trials: Sequence[FrozenTrial],
+    *,
+    dataset_name: str,
+    study_id: int,
+    count: int,
+) -> None:
+    """Delete the heads of ended trials that are not among the best `count`, one that died with its value untold too.
+
+    Trials that have not ended are left alone: another worker may be about to tell the value of a head that it has kept.
+    """
+    best = {trial.number for trial in best_trials(trials, count)}
+    worse = [trial for trial in trials if trial.state.is_finished() and trial.number not in best]
+    kept = set(tracking.tagged_runs(dataset_name, {"study": str(study_id), "kind": "trial", **KEPT}))
+    for trial in worse:
+        shutil.rmtree(head_folder(workspace, study_id, trial.number), ignore_errors=True)
+        run_id = trial.user_attrs.get("run_id")
+        if run_id in kept:
+            tracking.delete_artifacts(run_id, ARTIFACT)
+            tracking.set_tags(run_id, REMOVED)
+
+
+def find(
+    workspace: Workspace, tracking: Tracking, *, study_id: int, number: int, run_id: str | None
+) -> Path | None:
+    """The folder of a trial's head on this machine, fetched where only its run has it; None where nobody has it."""
+    here = head_folder(workspace, study_id, number)
+    if here.is_dir():
+        return here
+    return tracking.artifact_folder(run_id, ARTIFACT) if run_id else None
