@@ -11,9 +11,6 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from engine.checkpoint import save_head
-from engine.config import SimpleNetConfig
-from engine.simplenet import SimpleNet
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.context import head_folder
@@ -38,20 +35,9 @@ def among_best(trials: Sequence[FrozenTrial], value: float, count: int) -> bool:
     return len(best) < count or value > (best[-1].value or 0.0)
 
 
-def keep(
-    workspace: Workspace,
-    tracking: Tracking,
-    head: SimpleNet,
-    config: SimpleNetConfig,
-    *,
-    study_id: int,
-    number: int,
-    run_id: str,
-) -> None:
-    """Keep the head of a trial, here and in its run."""
-    folder = head_folder(workspace, study_id, number)
-    save_head(folder, head, config)
-    tracking.log_folder(run_id, folder, ARTIFACT)
+def keep(workspace: Workspace, tracking: Tracking, *, study_id: int, number: int, run_id: str) -> None:
+    """Keep the head of a trial, which lies here, in its run as well: other machines find it there."""
+    tracking.log_folder(run_id, head_folder(workspace, study_id, number), ARTIFACT)
     tracking.set_tags(run_id, KEPT)
 
 

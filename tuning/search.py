@@ -2,7 +2,6 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -68,7 +67,34 @@ def _distribution(values: Values) -> BaseDistribution:
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
+def ask(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
+    return search.ask(distributions(spec))
+
+
+def left(trials: list[FrozenTrial], spec: StudySpec) -> int:
+    running = sum(trial.state is TrialState.RUNNING for trial in trials)
+    return max(0, (spec.trials or MAX_TRIALS) - counted(trials) - running)
+
+
+def note_result(trial: optuna.Trial, _spec: StudySpec, result: Any) -> None:
+    trial.set_user_attr("figures", result.figures.to_json())
+    trial.set_user_attr("calibration", result.calibration.to_json())
+
+
+def why_no_best(trials: list[FrozenTrial], _spec: StudySpec) -> str:
+    errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
+    last = f" The last error: {errors[-1]}" if errors else ""
+    return f"None of the {len(trials)} trials completed, so there is no model to choose.{last}"
+
+
+def open_search(
+    url: str,
+    study_id: int,
+    spec: StudySpec,
+    *,
+    begin: bool = True,  # noqa: ARG001
+    stream: int = 0,  # noqa: ARG001
+) -> optuna.Study:
     """The Optuna study of a study, made with the paper's settings enqueued when it is new.
 
     What of the paper's settings lies outside the space is left to the sampler.
@@ -93,54 +119,6 @@ def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
     return search
 
 
-def recover(url: str, search: optuna.Study) -> list[str]:
-    """Fail the trials whose worker died under them, and enqueue each again, at most twice; then it counts as failed.
-
-    To be called by the one worker that holds the study's lease, before its first trial.
-
-    Returns:
-        The MLflow runs that those trials left open.
-    """
-    lost = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in lost:
-        again = _retries(search, trial) < RETRIES
-        _lose(url, search, trial.number, LOST if again else ERROR, "the worker died during this trial")
-        if again:
-            search.enqueue_trial(_configuration(trial), user_attrs={RETRY_OF: trial.number, **_origin(trial)})
-    return [trial.user_attrs["run_id"] for trial in lost if "run_id" in trial.user_attrs]
-
-
-def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
-    """Give up a running trial by a person's wish, and enqueue its configuration for when the study goes on."""
-    trial = search.get_trials(deepcopy=False)[number]
-    _lose(url, search, number, LOST, reason)
-    search.enqueue_trial(_configuration(trial), user_attrs=dict(_origin(trial)))
-
-
-def give_up(url: str, study_id: int, reason: str) -> list[str]:
-    """Fail whatever is left running of a study that has ended.
-
-    Returns:
-        The MLflow runs that those trials left open.
-    """
-    try:
-        search = optuna.load_study(storage=open_storage(url), study_name=study_name(study_id))
-    except KeyError:  # it never began
-        return []
-    left = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in left:
-        _lose(url, search, trial.number, LOST, reason)
-    return [trial.user_attrs["run_id"] for trial in left if "run_id" in trial.user_attrs]
-
-
-def _lose(url: str, search: optuna.Study, number: int, attribute: str, reason: str) -> None:
-    storage = open_storage(url)
-    study_id = storage.get_study_id_from_name(search.study_name)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    storage.set_trial_user_attr(trial_id, attribute, reason)
-    search.tell(number, state=TrialState.FAIL)
-
-
 def counted(trials: list[FrozenTrial]) -> int:
     """How many trials of the budget are used up: all that ended but those given up unfinished."""
     return sum(trial.state.is_finished() and not trial.user_attrs.get(LOST) for trial in trials)
@@ -159,22 +137,3 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
         isinstance(distribution, FloatDistribution | IntDistribution)
         and distribution.low <= value <= distribution.high
     )
-
-
-def _configuration(trial: FrozenTrial) -> dict[str, Any]:
-    """What is known of a trial's parameters, those included that were enqueued for it and that it never asked for."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
-def _origin(trial: FrozenTrial) -> Mapping[str, Any]:
-    return {"origin": trial.user_attrs["origin"]} if "origin" in trial.user_attrs else {}
-
-
-def _retries(search: optuna.Study, trial: FrozenTrial) -> int:
-    """How often the configuration of `trial` was already tried again."""
-    by_number = {other.number: other for other in search.get_trials(deepcopy=False)}
-    count = 0
-    while RETRY_OF in trial.user_attrs:
-        count += 1
-        trial = by_number[trial.user_attrs[RETRY_OF]]
-    return count

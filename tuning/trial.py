@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -37,18 +37,30 @@ class TrialData:
     objective: Objective
     false_reject_rate: float
     device: torch.device
+    score_patches: int = SCORE_PATCHES  # patches per call of the head, about
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """What one trial found; the head is the only part that no database can hold."""
+class Findings:
+    """What one trial found, but for its head."""
 
     value: float  # the objective after the last epoch
-    head: SimpleNet
     calibration: Calibration
     figures: Figures  # on the validation pictures
     validation_scores: NDArray[np.float64]  # (N,) raw, in the order of the study's validation pictures
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult(Findings):
+    """What one trial found; the head is the only part that no database can hold."""
+
+    head: SimpleNet
+
+    @property
+    def findings(self) -> Findings:
+        """All but the head."""
+        return Findings(**{field.name: getattr(self, field.name) for field in fields(Findings)})
 
 
 def run_trial(
@@ -71,7 +83,7 @@ def run_trial(
 
     def judge(epoch: Epoch) -> None:
         nonlocal last_value
-        scores, patches = score_patches(epoch.model, validation, config, data.device)
+        scores, patches = score_patches(epoch.model, validation, config, data.device, data.score_patches)
         maps = _maps(patches, config, [None] * len(patches)) if small_masks else []
         last_value = objective_value(data.objective, scores, labels, maps, small_masks)
         on_epoch(epoch.index, epoch.epochs, epoch.loss, last_value)
@@ -83,7 +95,7 @@ def run_trial(
         on_epoch=judge,
     )
     calibration = _calibrate(data, head, config)
-    scores, patches = score_patches(head, validation, config, data.device)
+    scores, patches = score_patches(head, validation, config, data.device, data.score_patches)
     sizes = [(picture.image.height, picture.image.width) for picture in data.pictures.validation]
     found = figures(
         scores,
@@ -104,7 +116,11 @@ def run_trial(
 
 
 def score_patches(
-    head: SimpleNet, features: Tensor, config: SimpleNetConfig, device: torch.device
+    head: SimpleNet,
+    features: Tensor,
+    config: SimpleNetConfig,
+    device: torch.device,
+    batch_patches: int = SCORE_PATCHES,
 ) -> tuple[NDArray[np.float64], list[Tensor]]:
     """Score the patch features of some pictures.
 
@@ -115,7 +131,7 @@ def score_patches(
     """
     scores: list[Tensor] = []
     patches: list[Tensor] = []
-    for batch in torch.split(features, max(1, SCORE_PATCHES // (features.shape[1] * features.shape[2]))):
+    for batch in torch.split(features, max(1, batch_patches // (features.shape[1] * features.shape[2]))):
         patch_scores = head.patch_scores(batch.to(device).float())
         scores.append(image_scores(patch_scores, config.top_patches).cpu())
         patches.extend(patch_scores.cpu())
@@ -131,7 +147,7 @@ def maps_of(
 ) -> list[NDArray[np.float32]]:
     """Anomaly maps of unsealed pictures, each of the given (height, width), from the cached features."""
     features = patch_features(data.workspace, data.cached, pictures, config)
-    _, patches = score_patches(head, features, config, data.device)
+    _, patches = score_patches(head, features, config, data.device, data.score_patches)
     canvas = (config.height, config.width)
     return [
         anomaly_maps(scores[None], *canvas, config.smoothing_std, picture_size=size, resize=config.resize)[
@@ -155,7 +171,7 @@ def trial_config(base: SimpleNetConfig, params: dict[str, object]) -> SimpleNetC
 
 def _calibrate(data: TrialData, head: SimpleNet, config: SimpleNetConfig) -> Calibration:
     features = patch_features(data.workspace, data.cached, data.pictures.calibration, config)
-    scores, patches = score_patches(head, features, config, data.device)
+    scores, patches = score_patches(head, features, config, data.device, data.score_patches)
     sizes = [(picture.image.height, picture.image.width) for picture in data.pictures.calibration]
     return calibrate(scores, _maps(patches, config, sizes), data.false_reject_rate)
 
