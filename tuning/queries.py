@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from storage import studies
-from storage.errors import DatabaseUnavailable
 from storage.records import Study, Worker, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning.search import LOST, open_storage, study_name
+from tuning.search import LOST, trials_of
 
 ALIVE_SECONDS = 30.0  # a worker without a heartbeat for so long counts as gone
 
@@ -48,16 +46,7 @@ class TrialRecord:
 
 def study_trials(workspace: Workspace, study: Study) -> list[TrialRecord]:
     """The trials of a study in the order they were made; empty before its worker has begun."""
-    try:
-        storage = open_storage(workspace.settings.optuna_url)
-        trials = storage.get_all_trials(storage.get_study_id_from_name(study_name(study.id)), deepcopy=False)
-    except KeyError:
-        return []
-    except StorageInternalError as error:
-        raise DatabaseUnavailable(
-            f"Optuna's database can not be read: {error}. Check SIMPLENET_OPTUNA_URL and that the database is in reach."
-        ) from error
-    return [_record(trial) for trial in trials]
+    return [_record(trial) for trial in trials_of(workspace.settings.optuna_url, study.id)]
 
 
 def run_url(workspace: Workspace, dataset_name: str, run_id: str) -> str:

@@ -3,8 +3,8 @@
 import logging
 import shutil
 import traceback
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -28,7 +28,7 @@ from tuning.errors import BackboneChanged, NoCompletedTrial, StudyCancelled, Stu
 from tuning.features import cached_features
 from tuning.lease import Lease, WorkerStopping
 from tuning.pictures import check_objective, study_pictures
-from tuning.spec import MAX_TRIALS, StudySpec
+from tuning.spec import StudySpec
 from tuning.trial import TrialData, TrialResult, run_trial, trial_config
 
 logger = logging.getLogger(__name__)
@@ -47,14 +47,15 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
     search = searching.open_search(optuna_url, lease.study.id, context.spec)
     for run_id in searching.recover(optuna_url, search):
         context.tracking.end_run(run_id, "KILLED")
-    while (done := searching.counted(search.get_trials(deepcopy=False))) < (
-        context.spec.trials or MAX_TRIALS
+    while (context := _as_now_asked(context)) and searching.left(
+        search.get_trials(deepcopy=False), context.spec
     ):
+        done = searching.counted(search.get_trials(deepcopy=False))
         lease.report({"trial": done + 1, "phase": "training", "epoch": 0}, at_once=True)
         _one_trial(context, data, search)
     best = searching.best(search.get_trials(deepcopy=False))
     if best is None:
-        raise NoCompletedTrial(_why_none_completed(search))
+        raise NoCompletedTrial(searching.why_no_best(search.get_trials(deepcopy=False), context.spec))
     lease.report({"phase": "champion", "best": best.value}, at_once=True)
     make_candidate(context, data, best)
     context.tracking.set_tags(context.parent_run_id, {"best_trial": str(best.number + 1)})
@@ -176,27 +177,37 @@ def _load_features(context: StudyContext) -> TrialData:
         cached=cached,
         objective=context.spec.objective,
         false_reject_rate=context.spec.false_reject_rate,
+        backbone=context.extractor.backbone,
         device=context.extractor.device,
     )
 
 
+def _as_now_asked(context: StudyContext) -> StudyContext:
+    """The context with the specification as it is now: somebody may have added trials."""
+    with context.workspace.session() as session:
+        row = studies.get_study(session, context.lease.study.id)
+    return replace(context, spec=StudySpec.from_json(row.spec))
+
+
 def _one_trial(context: StudyContext, data: TrialData, search: optuna.Study) -> None:
     """Ask, train, tell. A configuration that fails fails its trial; the study goes on."""
-    trial = search.ask(searching.distributions(context.spec))
+    trial = searching.ask(search, context.spec)
     config = trial_config(context.base, trial.params)
     run_id = _start_trial_run(context, trial, config)
 
-    def on_epoch(epoch: int, epochs: int, loss: float, value: float) -> None:
+    def on_epoch(epoch: int, epochs: int, loss: float, value: float | None) -> None:
         context.lease.report({"epoch": epoch, "epochs": epochs})
+        if value is None:
+            return
         context.tracking.log_metrics(
             run_id, {"loss": loss, f"validation.{context.spec.objective}": value}, step=epoch
         )
         trial.report(value, epoch)
-        if trial.should_prune():
-            raise optuna.TrialPruned(f"pruned after epoch {epoch} of {epochs}")
+        if epoch < config.epochs and trial.should_prune():
+            raise optuna.TrialPruned(f"pruned after epoch {epoch} of {config.epochs}")
 
     try:
-        result = run_trial(data, config, on_epoch=on_epoch)
+        result = run_trial(data, config, seeds=context.spec.seeds, on_epoch=on_epoch)
     except optuna.TrialPruned as pruned:
         search.tell(trial, state=TrialState.PRUNED)
         context.tracking.set_tags(run_id, {"state": str(pruned)})
@@ -252,21 +263,27 @@ def _keep(
 ) -> None:
     """Record a completed trial; its head replaces that of the best one before it, if it is better."""
     context.tracking.log_metrics(
-        run_id, {**result.figures.to_metrics("validation"), "seconds": result.seconds}
+        run_id,
+        {
+            **result.figures.to_metrics("validation"),
+            "seconds": result.seconds,
+            "latency_ms": result.latency_ms,
+            "value": result.value,
+            **({} if result.spread is None else {"value.spread": result.spread}),
+        },
     )
     context.tracking.log_dict(run_id, result.calibration.to_json(), "calibration.json")
     context.tracking.log_dict(run_id, result.figures.to_json(), "validation.json")
-    trial.set_user_attr("figures", result.figures.to_json())
-    trial.set_user_attr("calibration", result.calibration.to_json())
+    searching.note_result(trial, context.spec, result)
     before = searching.best(search.get_trials(deepcopy=False))
-    if before is None or before.value is None or result.value > before.value:
+    within = all(excess <= 0 for excess in trial.constraints.values())
+    if within and (before is None or before.value is None or result.value > before.value):
         # Weights first, value after: a best trial in the database always has its head on disk.
         save_head(head_folder(context.workspace, context.lease.study.id, trial.number), result.head, config)
     search.tell(trial, result.value)
     context.tracking.end_run(run_id)
-    context.lease.report(
-        {"best": max(result.value, before.value if before and before.value else result.value)}
-    )
+    after = searching.best(search.get_trials(deepcopy=False))
+    context.lease.report({"best": after.value if after else None})
     _sweep_heads(context, search)
 
 
@@ -277,16 +294,3 @@ def _sweep_heads(context: StudyContext, search: optuna.Study) -> None:
     for folder in keep.parent.glob("trial-*"):
         if folder != keep:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _why_none_completed(search: optuna.Study) -> str:
-    errors: list[Any] = [
-        trial.user_attrs["error"]
-        for trial in search.get_trials(deepcopy=False)
-        if "error" in trial.user_attrs
-    ]
-    last = f" The last error: {errors[-1]}" if errors else ""
-    return (
-        f"None of the {len(search.trials)} trials completed, so there is no model to choose.{last} "
-        "Mend that and start again."
-    )
