@@ -143,6 +143,7 @@ def load(setup: StudySetup, tell: Tell) -> None:
             cached=cached,
             objective=setup.spec.objective,
             false_reject_rate=setup.spec.false_reject_rate,
+            backbone=extractor.backbone,
             device=loaded.device,
         )
     _loaded = loaded
@@ -155,10 +156,10 @@ def train_trial(
 
     Args:
         backbone: which of the study's, by the name that its specification gives.
-        smaller: the batches are divided by this, where memory ran out before.
+        smaller: what is scored at once is divided by this, where memory ran out before.
         head: folder to save it in.
         run: `tuning.trial.run_trial`, or what a test puts in its place.
-        tell: given (epoch, epochs, loss, value) after each epoch.
+        tell: given (epoch, epochs, loss, value) after each epoch; the value is None where it can't be compared.
     Raises:
         DiskFull: the head can't be saved.
         EngineError, RuntimeError, MemoryError: from the training.
@@ -166,8 +167,7 @@ def train_trial(
     loaded = _of_study()
     data = loaded.data[backbone]
     data = replace(data, score_patches=max(1, data.score_patches // smaller))
-    config = replace(config, batch_patches=max(2, config.batch_patches // smaller))
-    result = run(data, config, on_epoch=lambda *about: tell(about))
+    result = run(data, config, seeds=loaded.setup.spec.seeds, on_epoch=lambda *about: tell(about))
     with told_when_full(loaded.workspace.settings.checkpoints_folder):
         save_head(head, result.head, config)
     return Trained(

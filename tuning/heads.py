@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning.budget import feasible, own
 from tuning.context import head_folder
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,12 @@ NEVER = {"weights": "not kept: other trials of the study are better"}
 
 
 def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The completed trials of the highest values, best first; of equal ones the earlier."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    """The study's own trials of the highest values that keep all limits, best first; of equal ones the earlier."""
+    complete = [
+        trial
+        for trial in own(trials)
+        if trial.state is TrialState.COMPLETE and trial.value is not None and feasible(trial)
+    ]
     return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
 
 

@@ -138,7 +138,13 @@ def record_trial(context: StudyContext, run_id: str, trained: "Trained") -> None
     tracking, result = context.tracking, trained.findings
     tracking.log_metrics(
         run_id,
-        {"value": result.value, **result.figures.to_metrics("validation"), "seconds": result.seconds},
+        {
+            "value": result.value,
+            **({} if result.spread is None else {"value.spread": result.spread}),
+            **result.figures.to_metrics("validation"),
+            "latency_ms": result.latency_ms,
+            "seconds": result.seconds,
+        },
     )
     tracking.log_dict(run_id, result.calibration.to_json(), "calibration.json")
     tracking.log_dict(run_id, result.figures.to_json(), "validation.json")
@@ -153,18 +159,18 @@ def record_trial(context: StudyContext, run_id: str, trained: "Trained") -> None
 
 
 def keep_head(
-    context: StudyContext, run_id: str, number: int, value: float, before: Sequence[FrozenTrial]
+    context: StudyContext, run_id: str, trial: optuna.Trial, value: float, before: Sequence[FrozenTrial]
 ) -> None:
     """Keep a completed trial's head in its run if it is one of the best of the trials `before` it.
 
     To be called before its value is told: a best trial that the database knows always has its weights.
     """
-    if not heads.among_best(before, value, context.workspace.settings.kept_heads):
+    within = all(excess <= 0 for excess in trial.constraints.values())
+    if not within or not heads.among_best(before, value, context.workspace.settings.kept_heads):
         context.tracking.set_tags(run_id, heads.NEVER)
         return
-    heads.keep(
-        context.workspace, context.tracking, study_id=context.lease.study.id, number=number, run_id=run_id
-    )
+    study_id = context.lease.study.id
+    heads.keep(context.workspace, context.tracking, study_id=study_id, number=trial.number, run_id=run_id)
 
 
 def sweep_heads(context: StudyContext, trials: Sequence[FrozenTrial]) -> None:

@@ -10,10 +10,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.search import ERROR, LOST, RETRIES, RETRY_OF, open_storage, study_name
+from tuning.search import RETRIES, open_storage, study_name
+from tuning.wishes import ERROR, LOST, ORIGIN, RETRY_OF, configuration
 
 SMALLER = "batches_divided_by"  # user attribute of a trial: memory ran out under its configuration before
-_KEPT = ("origin", SMALLER, RETRY_OF)  # what a configuration that is put back keeps of the trial that had it
+_KEPT = (ORIGIN, SMALLER, RETRY_OF)  # what a configuration that is put back keeps of the trial that had it
 
 
 def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
@@ -21,7 +22,7 @@ def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
     trial = _trial(search, number)
     if _lose(url, search, trial, LOST, reason):
         kept = {name: trial.user_attrs[name] for name in _KEPT if name in trial.user_attrs}
-        search.enqueue_trial(_configuration(trial), user_attrs=kept)
+        search.enqueue_trial(configuration(trial), user_attrs=kept)
 
 
 def try_again(url: str, search: optuna.Study, number: int, reason: str, **marks: Any) -> bool:
@@ -38,7 +39,7 @@ def try_again(url: str, search: optuna.Study, number: int, reason: str, **marks:
     again = _retries(search, trial) < RETRIES
     if again and _lose(url, search, trial, LOST, reason):
         kept = {name: trial.user_attrs[name] for name in _KEPT if name in trial.user_attrs}
-        search.enqueue_trial(_configuration(trial), user_attrs={**kept, **marks, RETRY_OF: number})
+        search.enqueue_trial(configuration(trial), user_attrs={**kept, **marks, RETRY_OF: number})
     if not again:
         _lose(url, search, trial, ERROR, reason)
     return again
@@ -97,11 +98,6 @@ def _lose(url: str, search: optuna.Study, trial: FrozenTrial, attribute: str, re
         return False
     tell(search, trial.number, state=TrialState.FAIL)
     return True
-
-
-def _configuration(trial: FrozenTrial) -> dict[str, Any]:
-    """What is known of a trial's parameters, those included that were enqueued for it and that it never asked for."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _retries(search: optuna.Study, trial: FrozenTrial) -> int:

@@ -170,10 +170,12 @@ def _train(
     def on_epoch(about: tuple[Any, ...]) -> bool:
         epoch, epochs, loss, value = about
         lease.report({"epoch": epoch, "epochs": epochs})
+        if value is None:  # of a further seed: its epochs can't be compared with those of other trials
+            return True
         metrics.add(epoch, {"loss": loss, f"validation.{context.spec.objective}": value})
         lease.patiently(lambda: trial.report(value, epoch))
-        if lease.patiently(trial.should_prune):
-            pruned.append(f"pruned after epoch {epoch} of {epochs}")
+        if epoch < config.epochs and lease.patiently(trial.should_prune):
+            pruned.append(f"pruned after epoch {epoch} of {config.epochs}")
         return not pruned
 
     try:
@@ -197,8 +199,7 @@ def _keep(context: StudyContext, search: optuna.Study, begun: _Begun, run_id: st
     lease, trial = context.lease, begun.trial
     recording.record_trial(context, run_id, trained)
     lease.patiently(lambda: searching.note_result(trial, context.spec, trained.findings))
-    before = begun_of(context, search)
-    recording.keep_head(context, run_id, trial.number, trained.findings.value, before)
+    recording.keep_head(context, run_id, trial, trained.findings.value, begun_of(context, search))
     context.tracking.end_run(run_id)
     _end(context, search, begun, TrialState.COMPLETE, trained.findings.value)
     after = begun_of(context, search)
