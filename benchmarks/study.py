@@ -83,7 +83,7 @@ def measure(folder: Path, backbone: Backbone, options: argparse.Namespace) -> di
         epochs=options.epochs,
         height=options.size,
         width=options.size,
-        backbone=backbone.name,
+        backbones=(backbone.name,),
         weights=str(backbone.weights),
         layers=offered_layers(workspace.settings, backbone.name, backbone.weights),
     )

@@ -10,10 +10,12 @@ def fraction_done(study: Study) -> float:
     """0..1 over all trials, their epochs counted in."""
     if study.state is StudyState.COMPLETED:
         return 1.0
-    trials = int(study.spec["trials"])
     progress = study.progress
     if progress.get("phase") == "champion":
         return 1.0
+    trials = study.spec["trials"]
+    if trials is None:  # another limit ends it, and nobody knows when
+        return 0.0
     trial = int(progress.get("trial", 0))
     if trial == 0:
         return 0.0
@@ -56,7 +58,7 @@ def status_line(study: Study, *, with_epoch: bool = True) -> str:
     if phase == "champion":
         step = progress.get("message", "making the champion candidate")
         return f"best {wording.number(progress.get('best'))}; {step}"
-    parts = [f"trial {progress.get('trial', 1)} of {trials}"]
+    parts = [f"trial {progress.get('trial', 1)}" + (f" of {trials}" if trials else "")]
     if with_epoch and progress.get("epochs"):
         parts.append(f"epoch {progress.get('epoch', 0)} of {progress['epochs']}")
     if progress.get("best") is not None:
@@ -65,7 +67,7 @@ def status_line(study: Study, *, with_epoch: bool = True) -> str:
 
 
 def _stopped(study: Study) -> str:
-    trials = study.spec["trials"]
+    trials = study.spec["trials"] or study.progress.get("trial", 0)
     best = study.progress.get("best")
     ending = f", best {wording.number(best)}" if best is not None else ""
     if study.state is StudyState.COMPLETED:

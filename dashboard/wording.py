@@ -50,6 +50,22 @@ def plain(text: str) -> str:
     return _OPENING_MARKS.sub(lambda mark: f"{mark[0]}\\" if mark[0].isdecimal() else f"\\{mark[0]}", text)
 
 
+def objective(wanted: str | Mapping[str, float]) -> str:
+    """A study's objective as its specification has it: 'Image AUROC', '70 % Image AUROC + 30 % AUPRO'."""
+    if isinstance(wanted, str):
+        return figure_name(wanted)
+    whole = sum(wanted.values())
+    return " + ".join(
+        f"{weight / whole:.0%} {figure_name(name)}".replace("%", " %") for name, weight in wanted.items()
+    )
+
+
+def objective_meaning(wanted: str | Mapping[str, float]) -> str:
+    """What an objective's figures mean, a sentence each."""
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    return " ".join(f"{figure_name(name)}: {FIGURE_MEANINGS.get(name, '')}" for name in names)
+
+
 def figure_name(key: str) -> str:
     """The name of a figure of merit as shown: 'image_auroc' → 'Image AUROC'."""
     return FIGURE_NAMES.get(key, key.replace("_", " ").capitalize())
@@ -122,22 +138,6 @@ def size(count: int) -> str:
     return f"{amount:.1f} TB"
 
 
-KNOB_MEANINGS = {
-    "adaptor_activation": "What follows each layer of the adaptor; the paper's are linear.",
-    "adaptor_residual": "Add the backbone's features to what the adaptor makes of them.",
-    "discriminator_depth": "Hidden layers of the discriminator; the paper has one.",
-    "discriminator_width": "Units of each hidden layer, per member.",
-    "loss": "What training minimises; the paper compares its truncated L1 with cross-entropy.",
-    "margin": "Of the truncated L1 loss: outputs beyond it cost nothing.",
-    "members": "Adaptor and discriminator pairs trained apart and averaged; the paper has one.",
-    "noise": "gaussian: the same σ everywhere. scaled: times each channel's own deviation. "
-    "mixed: every patch a σ of its own, from a quarter of σ to four times σ. "
-    "low frequency: smooth over neighbouring patches, under a mask.",
-    "patch_size": "Side of the neighbourhood that a patch feature averages over.",
-    "top_patches": "A picture's score is the mean of so many highest patch scores; 1 is the maximum.",
-}
-
-
 def knob(name: str) -> str:
     """A setting's name as a label: 'patch_size' → 'Patch size'."""
     return name.replace("_", " ").capitalize()
@@ -170,7 +170,8 @@ def offer(offered: "OfferedBackbone") -> str:
 
 def configuration(config: Mapping[str, Any]) -> str:
     """What was searched, in one line, and before it a model's backbone: 'drawnet · σ 0.015 · layers 2+3 · …'."""
-    from engine.config import SimpleNetConfig  # only here: it would slow every `--help` down
+    from engine.config import SimpleNetConfig  # only here: they would slow every `--help` down
+    from tuning.knobs import KNOBS
 
     parts = [str(config["backbone"])] if "backbone" in config else []
     if "noise_std" in config:
@@ -181,7 +182,7 @@ def configuration(config: Mapping[str, Any]) -> str:
         parts.append(f"adaptor depth {config['adaptor_depth']}")
     if config.get("resize", SimpleNetConfig.resize) != SimpleNetConfig.resize:
         parts.append(f"{config['resize']} {config['height']}×{config['width']}")
-    for name in KNOB_MEANINGS:
+    for name in KNOBS:
         if config.get(name, getattr(SimpleNetConfig, name)) != getattr(SimpleNetConfig, name):
             parts.append(f"{knob(name).lower()} {knob_value(config[name])}")
     return " · ".join(parts)

@@ -217,6 +217,8 @@ class Study:
     error: str | None
     parent_run_id: str | None  # MLflow run above the runs of its trials
     progress: Mapping[str, Any]  # what its worker last said of itself
+    priority: int = 0  # higher is claimed first, then the older
+    archived_at: datetime | None = None  # left out of lists since
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +232,21 @@ class Worker:
     started_at: datetime
     heartbeat_at: datetime
     study_id: int | None  # what it works on
+    threads: int | None = None  # of the processor that its training uses; None: not told
+    trial_number: int | None = None  # that it trains, Optuna's
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSlot:
+    """One trial of a study's budget that is not done: a worker has it, or it was given back."""
+
+    id: int
+    study_id: int
+    number: int  # from 1 within the study
+    worker_id: str | None  # None: free
+    attempt: int  # how often it was taken; the fence of its holder's writes
+    trial_number: int | None  # Optuna's, once its holder has asked for a configuration
+    progress: Mapping[str, Any]  # what its holder last said: epoch, epochs, device
 
 
 class ModelState(StrEnum):

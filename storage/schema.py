@@ -269,8 +269,35 @@ class StudyRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
     parent_run_id: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[dict[str, Any]]
+    priority: Mapped[int] = mapped_column(server_default="0")  # higher is claimed first, then the older
+    archived_at: Mapped[datetime | None]  # left out of lists; nothing of it is lost
+    beats: Mapped[int] = mapped_column(
+        default=0
+    )  # heartbeats so far; one number for long: its worker is dead
+    slots: Mapped[int] = mapped_column(default=0)  # trials of the budget that were handed out so far
+    open: Mapped[bool] = mapped_column(default=False)  # prepared: other workers may take trials of it
 
     version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class TrialSlotRow(Base):
+    """One trial of a study's budget while it is not done: with a worker, or given back to be taken again."""
+
+    __tablename__ = "trial_slots"
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        CheckConstraint("worker_id IS NOT NULL OR trial_number IS NULL", name="trial_while_held"),
+        _IDS_ARE_NEVER_REUSED,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    number: Mapped[int]  # from 1 within the study
+    worker_id: Mapped[str | None] = mapped_column(Text)  # None: free
+    attempt: Mapped[int]  # how often it was taken: the fence of its writes
+    beats: Mapped[int]
+    trial_number: Mapped[int | None]  # Optuna's, once its holder has asked for a configuration
+    progress: Mapped[dict[str, Any]]
 
 
 class WorkerRow(Base):
@@ -285,6 +312,8 @@ class WorkerRow(Base):
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id", ondelete="SET NULL"))
+    threads: Mapped[int | None]  # of the processor that its training uses
+    trial_number: Mapped[int | None]  # that it trains, Optuna's
 
 
 class ModelRow(Base):

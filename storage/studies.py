@@ -1,26 +1,40 @@
 """Rows of studies, the leases that workers hold on them, and the workers themselves.
 
-A study is run by whoever holds its lease: `claim` gives it, `heartbeat` prolongs it, `finish` or `release` ends it,
-and one that isn't prolonged in time can be claimed by another worker. Every claim raises the study's attempt
-number, and whatever a
-worker writes names the attempt it holds: a worker that was away too long gets `LeaseLost` instead of overwriting
-its successor.
+A study is led by whoever holds its lease: `claim` gives it, `heartbeat` prolongs it, `finish` or `release` ends it,
+and one whose heartbeats stand still can be claimed by another worker, which tells so by its own clock
+(`storage.heartbeats`). Every claim raises the study's attempt number, and whatever a worker writes names the attempt it
+holds: a worker that was away too long gets `LeaseLost` instead of overwriting its successor. Trials of one study may be
+run by several workers at once; `storage.slots` hands them out.
 
-Every function works in the session it is given and leaves committing to it. `now` comes from the machine of the
-caller; the clocks of several machines must agree to within a fraction of the lease.
+Every function works in the session it is given and leaves committing to it. `now` is for people, and for
+`lease_until`, by which a person's wish is fulfilled at once where a study's worker has died; no lease is taken by it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import SQLColumnExpression, Update, and_, case, delete, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    Update,
+    and_,
+    case,
+    delete,
+    exists,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from storage.datasets import get_version, lock_dataset
 from storage.errors import LeaseLost, StudyFinished, StudyNotFound, WorkerNotFound
+from storage.heartbeats import Beat
 from storage.records import Study, StudyState, Wanted, Worker
-from storage.schema import DatasetRow, StudyRow, VersionRow, WorkerRow
+from storage.schema import DatasetRow, StudyRow, TrialSlotRow, VersionRow, WorkerRow
 
 _FINISHED = [state for state in StudyState if state.finished]
 # Where a study goes that nobody runs, by what is wanted of it.
@@ -29,16 +43,25 @@ _AT_REST = {
     Wanted.PAUSE: StudyState.PAUSED,
     Wanted.CANCEL: StudyState.CANCELLED,
 }
+# Higher priority first, then the older.
+_TURN = (StudyRow.priority.desc(), StudyRow.id)
 
 
 def create_study(
-    session: Session, *, name: str, dataset_version_id: int, spec: Mapping[str, Any], now: datetime
+    session: Session,
+    *,
+    name: str,
+    dataset_version_id: int,
+    spec: Mapping[str, Any],
+    now: datetime,
+    priority: int = 0,
 ) -> Study:
     """Put a study into the queue.
 
     Args:
         name: for people; need not be unique.
         spec: what to search, as JSON; storage never looks into it.
+        priority: higher is claimed first.
     Raises:
         VersionNotFound: there is no such dataset version.
         DatasetDeleted: its dataset was deleted.
@@ -54,10 +77,11 @@ def create_study(
         created_at=now,
         attempt=0,
         progress={},
+        priority=priority,
     )
     session.add(row)
     session.flush()
-    return _study(row)
+    return study_of(row)
 
 
 def get_study(session: Session, study_id: int) -> Study:
@@ -69,7 +93,7 @@ def get_study(session: Session, study_id: int) -> Study:
     row = session.get(StudyRow, study_id, populate_existing=True)
     if row is None:
         raise StudyNotFound(f"There is no study with id {study_id}. Take one from the list of studies.")
-    return _study(row)
+    return study_of(row)
 
 
 def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]:
@@ -77,18 +101,34 @@ def list_studies(session: Session, *, dataset: str | None = None) -> list[Study]
     query = select(StudyRow).order_by(StudyRow.id.desc())
     if dataset is not None:
         query = query.join(StudyRow.version).join(VersionRow.dataset).where(DatasetRow.name == dataset)
-    return [_study(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
+    return [study_of(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
 
 
 def claim(
-    session: Session, *, worker_id: str, now: datetime, lease_seconds: float, study_id: int | None = None
+    session: Session,
+    *,
+    worker_id: str,
+    now: datetime,
+    lease_seconds: float,
+    study_id: int | None = None,
+    silent: Collection[Beat] = (),
+    before: Study | None = None,
 ) -> Study | None:
-    """Give the oldest study that waits to a worker, or None when none waits; with `study_id` that one or none.
+    """Give the first study that waits to a worker, or None when none waits; with `study_id` that one or none.
 
-    Waiting are queued studies, paused ones that are wanted again, and running ones whose lease has run out. Running
-    ones whose lease has run out and that should be paused or cancelled are brought to rest on the way.
+    Waiting are queued studies, paused ones that are wanted again, and running ones whose worker has fallen silent.
+    Running ones whose worker has fallen silent and that should be paused or cancelled are brought to rest on the way.
+
+    Args:
+        silent: the last signs of life of workers that were not heard of for a lease; whoever was heard of since keeps
+            its study.
+        before: only a study whose turn is before this one's.
     """
-    abandoned = and_(StudyRow.state == StudyState.RUNNING, StudyRow.lease_until < now)
+    seen = [(beat.id, beat.attempt, beat.beats) for beat in silent if beat.kind == "study"]
+    abandoned = and_(
+        StudyRow.state == StudyState.RUNNING,
+        tuple_(StudyRow.id, StudyRow.attempt, StudyRow.beats).in_(seen),
+    )
     session.execute(
         _to_rest(now).where(abandoned, StudyRow.wanted != Wanted.RUN),
         execution_options={"synchronize_session": False},
@@ -99,25 +139,100 @@ def claim(
     )
     if study_id is not None:
         waiting = and_(waiting, StudyRow.id == study_id)
+    if before is not None:
+        waiting = and_(waiting, _before(before))
     # One statement that finds and takes: with two, several workers find the same study. PostgreSQL skips those that
     # another worker is taking at this moment; SQLite lets one worker at a time do this.
-    oldest = (
-        select(StudyRow.id).where(waiting).order_by(StudyRow.id).limit(1).with_for_update(skip_locked=True)
-    )
+    first = select(StudyRow.id).where(waiting).order_by(*_TURN).limit(1).with_for_update(skip_locked=True)
     row = session.scalar(
         update(StudyRow)
-        .where(StudyRow.id == oldest.scalar_subquery(), waiting)
+        .where(StudyRow.id == first.scalar_subquery(), waiting)
         .values(
             state=StudyState.RUNNING,
             worker_id=worker_id,
             lease_until=now + timedelta(seconds=lease_seconds),
             attempt=StudyRow.attempt + 1,
             started_at=case((StudyRow.started_at.is_(None), now), else_=StudyRow.started_at),
+            error=None,
+            open=False,
         )
         .returning(StudyRow),
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
-    return None if row is None else _study(row)
+    return None if row is None else study_of(row)
+
+
+def first_open(
+    session: Session, *, study_id: int | None = None, without: Collection[int] = ()
+) -> Study | None:
+    """The first running study that other workers may take trials of; with `study_id` that one or none.
+
+    Args:
+        without: studies that the asker can not work on.
+    """
+    query = (
+        select(StudyRow)
+        .where(StudyRow.state == StudyState.RUNNING, StudyRow.wanted == Wanted.RUN)
+        .where(
+            or_(
+                StudyRow.open,
+                exists().where(TrialSlotRow.study_id == StudyRow.id, TrialSlotRow.worker_id.is_(None)),
+            )
+        )
+        .where(StudyRow.id.not_in(without))
+        .order_by(*_TURN)
+        .limit(1)
+    )
+    if study_id is not None:
+        query = query.where(StudyRow.id == study_id)
+    row = session.scalar(query, execution_options={"populate_existing": True})
+    return None if row is None else study_of(row)
+
+
+def set_open(session: Session, *, study_id: int, worker_id: str, attempt: int, open_to_others: bool) -> None:
+    """Say whether other workers may take trials of a study: it is prepared, and its budget is not used up.
+
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+    """
+    _write_held(session, study_id, worker_id, attempt, {"open": open_to_others})
+
+
+def study_beats(session: Session) -> list[Beat]:
+    """The signs of life of all workers that hold a study."""
+    query = select(StudyRow.id, StudyRow.attempt, StudyRow.beats).where(StudyRow.state == StudyState.RUNNING)
+    return [
+        Beat(kind="study", id=id_, attempt=attempt, beats=beats)
+        for id_, attempt, beats in session.execute(query)
+    ]
+
+
+def wish(session: Session, study_id: int) -> tuple[StudyState, Wanted]:
+    """The state of a study and what is wanted of it; the quickest question about it.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    found = session.execute(
+        select(StudyRow.state, StudyRow.wanted).where(StudyRow.id == study_id)
+    ).one_or_none()
+    if found is None:
+        raise StudyNotFound(f"There is no study with id {study_id}. Take one from the list of studies.")
+    return found.state, found.wanted
+
+
+def lock_study(session: Session, study_id: int) -> None:
+    """Have others that lock the study wait until this session ends; where SQLite is used there are no others."""
+    session.execute(select(StudyRow.id).where(StudyRow.id == study_id).with_for_update())
+
+
+def check_held(session: Session, *, study_id: int, worker_id: str, attempt: int) -> None:
+    """Keep the lease from being taken before this session ends; call it first where other tables are written.
+
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+    """
+    _write_held(session, study_id, worker_id, attempt, {"attempt": attempt})
 
 
 def heartbeat(
@@ -128,10 +243,8 @@ def heartbeat(
     Raises:
         LeaseLost: the worker doesn't hold this attempt of the study any more.
     """
-    row = _write_held(
-        session, study_id, worker_id, attempt, {"lease_until": now + timedelta(seconds=lease_seconds)}
-    )
-    return row.wanted
+    values = {"lease_until": now + timedelta(seconds=lease_seconds), "beats": StudyRow.beats + 1}
+    return _write_held(session, study_id, worker_id, attempt, values).wanted
 
 
 def set_progress(
@@ -179,8 +292,30 @@ def finish(
         return release(session, study_id=study_id, worker_id=worker_id, attempt=attempt, now=now)
     if not state.finished:
         raise ValueError(f"a study can't be finished as {state}; call release to give it back")
-    values = {"state": state, "error": error, "finished_at": now, "worker_id": None, "lease_until": None}
-    return _study(_write_held(session, study_id, worker_id, attempt, values))
+    values = {
+        "state": state,
+        "error": error,
+        "finished_at": now,
+        "worker_id": None,
+        "lease_until": None,
+        "open": False,
+    }
+    return study_of(_write_held(session, study_id, worker_id, attempt, values))
+
+
+def pause_for(
+    session: Session, *, study_id: int, worker_id: str, attempt: int, reason: str, now: datetime
+) -> Study:
+    """Pause a study by itself, for a reason that a person must mend before it can go on.
+
+    Raises:
+        LeaseLost: the worker doesn't hold this attempt of the study any more.
+    """
+    pause = literal(Wanted.PAUSE, StudyRow.wanted.type)
+    wanted = case((StudyRow.wanted == Wanted.CANCEL, StudyRow.wanted), else_=pause)
+    values = {"wanted": wanted, "error": reason}
+    _write_held(session, study_id, worker_id, attempt, values)
+    return release(session, study_id=study_id, worker_id=worker_id, attempt=attempt, now=now)
 
 
 def release(session: Session, *, study_id: int, worker_id: str, attempt: int, now: datetime) -> Study:
@@ -189,26 +324,31 @@ def release(session: Session, *, study_id: int, worker_id: str, attempt: int, no
     Raises:
         LeaseLost: the worker doesn't hold this attempt of the study any more.
     """
-    return _study(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
+    return study_of(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
 
 
 def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -> Study:
     """Say what a person wants of a study.
 
     One that nobody runs is at once queued, paused or cancelled; one that runs learns it at its worker's next
-    heartbeat.
+    heartbeat. One whose lease is over by the caller's clock is paused or cancelled at once, too: should its worker live
+    after all, it stops at its next heartbeat, as was wanted.
 
     Raises:
         StudyNotFound: there is no such study.
         StudyFinished: it has ended already.
     """
-    held = and_(StudyRow.state == StudyState.RUNNING, StudyRow.lease_until >= now)
+    held = StudyRow.state == StudyState.RUNNING
+    if wanted is not Wanted.RUN:
+        held = and_(held, StudyRow.lease_until >= now)
+    error = {"error": None} if wanted is Wanted.RUN else {}
     rest = _rest_values(literal(wanted, StudyRow.wanted.type), now)
     row = session.scalar(
         update(StudyRow)
         .where(StudyRow.id == study_id, StudyRow.state.not_in(_FINISHED))
         .values(
             wanted=wanted,
+            **error,
             **{name: case((held, getattr(StudyRow, name)), else_=value) for name, value in rest.items()},
         )
         .returning(StudyRow),
@@ -219,13 +359,24 @@ def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -
         raise StudyFinished(
             f"Study '{study.name}' ({study_id}) is {study.state} and can't be changed. Start a new one."
         )
-    return _study(row)
+    return study_of(row)
 
 
 def register_worker(
-    session: Session, *, worker_id: str, hostname: str, pid: int, device: str, now: datetime
+    session: Session,
+    *,
+    worker_id: str,
+    hostname: str,
+    pid: int,
+    device: str,
+    now: datetime,
+    threads: int | None = None,
 ) -> Worker:
-    """Add a worker to the list; one of the same id is replaced."""
+    """Add a worker to the list; one of the same id is replaced.
+
+    Args:
+        threads: of the processor that its training uses.
+    """
     row = session.merge(
         WorkerRow(
             id=worker_id,
@@ -235,13 +386,17 @@ def register_worker(
             started_at=now,
             heartbeat_at=now,
             study_id=None,
+            threads=threads,
+            trial_number=None,
         )
     )
     session.flush()
     return _worker(row)
 
 
-def beat_worker(session: Session, *, worker_id: str, study_id: int | None, now: datetime) -> Worker:
+def beat_worker(
+    session: Session, *, worker_id: str, study_id: int | None, trial_number: int | None = None, now: datetime
+) -> Worker:
     """Record that a worker lives, and what it works on.
 
     Raises:
@@ -250,7 +405,7 @@ def beat_worker(session: Session, *, worker_id: str, study_id: int | None, now: 
     row = session.scalar(
         update(WorkerRow)
         .where(WorkerRow.id == worker_id)
-        .values(heartbeat_at=now, study_id=study_id)
+        .values(heartbeat_at=now, study_id=study_id, trial_number=trial_number)
         .returning(WorkerRow),
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
@@ -289,7 +444,15 @@ def _rest_values(wanted: SQLColumnExpression[Wanted], now: datetime) -> dict[str
         "finished_at": case((wanted == Wanted.CANCEL, literal(now, StudyRow.finished_at.type)), else_=None),
         "worker_id": None,
         "lease_until": None,
+        "open": False,
     }
+
+
+def _before(other: Study) -> ColumnElement[bool]:
+    """Whether a study's turn is before that of another."""
+    return or_(
+        StudyRow.priority > other.priority, and_(StudyRow.priority == other.priority, StudyRow.id < other.id)
+    )
 
 
 def _to_rest(now: datetime) -> Update:
@@ -320,7 +483,8 @@ def _write_held(
     return row
 
 
-def _study(row: StudyRow) -> Study:
+def study_of(row: StudyRow) -> Study:
+    """The record of a row."""
     return Study(
         id=row.id,
         name=row.name,
@@ -338,6 +502,8 @@ def _study(row: StudyRow) -> Study:
         error=row.error,
         parent_run_id=row.parent_run_id,
         progress=row.progress,
+        priority=row.priority,
+        archived_at=row.archived_at,
     )
 
 
@@ -350,4 +516,6 @@ def _worker(row: WorkerRow) -> Worker:
         started_at=row.started_at,
         heartbeat_at=row.heartbeat_at,
         study_id=row.study_id,
+        threads=row.threads,
+        trial_number=row.trial_number,
     )

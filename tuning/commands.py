@@ -108,7 +108,8 @@ def launch_study(
             raise BadSpec(
                 f"Weights file '{spec.weights}' does not exist. Give the path of a .safetensors file."
             )
-        _check_backbone(workspace, spec)
+        for backbone in spec.backbones:
+            _check_backbone(workspace, spec, backbone)
         number = len(studies.list_studies(session, dataset=dataset_name)) + 1
         return studies.create_study(
             session,
@@ -119,13 +120,13 @@ def launch_study(
         )
 
 
-def _check_backbone(workspace: Workspace, spec: StudySpec) -> None:
+def _check_backbone(workspace: Workspace, spec: StudySpec, backbone: str) -> None:
     """Refuse an unknown backbone, a file that can't be read, and layers that the backbone lacks.
 
     Whether a hub has the weights is the worker's to ask.
     """
-    weights = Path(spec.weights) if spec.weights else None
-    name, weights = wanted_backbone(workspace.settings, spec.backbone, weights)
+    file = spec.weights_of(backbone)
+    name, weights = wanted_backbone(workspace.settings, backbone, Path(file) if file else None)
     if name != "auto" or weights is not None:
         try:
             at_hand(name, weights)

@@ -65,6 +65,14 @@ class TooManyAttempts(TuningError):
     """A study was begun again and again and never came to its end."""
 
 
+class OutOfMemory(TuningError):
+    """Memory ran out, on the device or beside it, however small the batches were made."""
+
+
+class OutOfRoom(TuningError):
+    """The disk has no room for what a study must write; it pauses and can go on later."""
+
+
 class StudyCancelled(TuningError):
     """Somebody asked for the running study to be cancelled; raised inside the trial to unwind it."""
 

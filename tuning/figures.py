@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import metrics
-from tuning.spec import Objective
+from tuning.objective import Figure, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +60,32 @@ def objective_value(
     maps: Sequence[NDArray[np.floating[Any]]],
     masks: Sequence[NDArray[np.bool_] | None],
 ) -> float:
-    """The one figure that a study maximises.
+    """What a study maximises: a figure, or the weighted mean of several.
 
     Args:
         scores, labels: (N,) raw image scores, and whether each image is anomalous.
         maps, masks: (H, W) each; only read by objectives on pixels. A mask is None where nobody has marked the pixels.
     """
-    match objective:
-        case Objective.IMAGE_AUROC:
+    return sum(
+        share * _figure(figure, scores, labels, maps, masks) for figure, share in objective.shares.items()
+    )
+
+
+def _figure(
+    figure: Figure,
+    scores: NDArray[np.floating[Any]],
+    labels: NDArray[np.bool_],
+    maps: Sequence[NDArray[np.floating[Any]]],
+    masks: Sequence[NDArray[np.bool_] | None],
+) -> float:
+    match figure:
+        case Figure.IMAGE_AUROC:
             return metrics.image_auroc(scores, labels)
-        case Objective.AVERAGE_PRECISION:
+        case Figure.AVERAGE_PRECISION:
             return metrics.average_precision(scores, labels)
-        case Objective.F1:
+        case Figure.F1:
             return metrics.best_f1(scores, labels)[0]
-        case Objective.AUPRO:
+        case Figure.AUPRO:
             marked = [(map_, mask) for map_, mask in zip(maps, masks, strict=True) if mask is not None]
             return metrics.aupro([map_ for map_, _ in marked], [mask for _, mask in marked])
 

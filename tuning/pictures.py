@@ -113,8 +113,8 @@ def check_objective(spec: StudySpec, pictures: StudyPictures, dataset_name: str)
     marked = any(picture.planted or picture.image.mask_digest for picture in pictures.validation)
     if spec.objective.needs_masks and not marked:
         raise BadSpec(
-            f"Objective '{spec.objective}' needs masks, and none of the {len(pictures.validation)} validation pictures "
-            f"of dataset '{dataset_name}' has one. Choose image_auroc, or ingest the dataset with more masks."
+            f"Objective '{spec.objective.formula}' needs masks, and none of the {len(pictures.validation)} validation "
+            f"pictures of dataset '{dataset_name}' has one. Choose image_auroc, or ingest the dataset with more masks."
         )
 
 

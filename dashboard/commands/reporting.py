@@ -79,11 +79,16 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def open_workspace() -> "Workspace":
-    """The workspace of `--home`, `SIMPLENET_HOME` or `~/.simplenet`."""
+def open_workspace(given: "Mapping[str, Any] | None" = None) -> "Workspace":
+    """The workspace of `--home`, `SIMPLENET_HOME` or `~/.simplenet`.
+
+    Args:
+        given: settings by name that win over all others.
+    """
+    from storage.settings import Settings
     from storage.workspace import open_workspace
 
-    return open_workspace()
+    return open_workspace(Settings(**given) if given else None)
 
 
 def read_settings() -> "Settings":

@@ -31,7 +31,7 @@ class Resize(StrEnum):
 
 
 class Objective(StrEnum):
-    """tuning.spec.Objective again: importing it would slow every `--help` down. A test holds the two together."""
+    """tuning.spec.Figure again: importing it would slow every `--help` down. A test holds the two together."""
 
     IMAGE_AUROC = "image_auroc"
     AUPRO = "aupro"
@@ -134,7 +134,7 @@ def study(
     if false_reject_rate is not None:
         fields["false_reject_rate"] = false_reject_rate
     if backbone is not None:
-        fields["backbone"] = backbone
+        fields["backbones"] = (backbone,)
     if weights is not None:
         fields["weights"] = str(weights.expanduser().absolute())
     _launch(name, fields, detach=detach, as_json=as_json)
@@ -193,7 +193,7 @@ def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -
     if "layers" not in fields:
         weights = fields.get("weights")
         fields["layers"] = offered_layers(
-            workspace.settings, fields.get("backbone", "auto"), Path(weights) if weights else None
+            workspace.settings, fields.get("backbones", ("auto",))[0], Path(weights) if weights else None
         )
     launched = launch_study(workspace, name, StudySpec(**fields))
     if detach:
@@ -275,7 +275,8 @@ def _dashboard_url(workspace: "Workspace") -> str:
 
 
 def _trial_of(study: "Study") -> str:
-    return f"{study.progress.get('trial', 0)} of {study.spec['trials']}"
+    done, trials = study.progress.get("trial", 0), study.spec["trials"]
+    return f"{done} of {trials}" if trials else str(done)
 
 
 def _best_of(study: "Study") -> str:

@@ -28,7 +28,7 @@ def follow(workspace: "Workspace", study: "Study") -> "Study":
     from storage.records import StudyState
 
     looked_at, starts, backbone = -WORKER_SECONDS, 0, ""
-    with _display(study) as show:
+    with _display() as show:
         while True:
             with workspace.session() as session:
                 study = studies.get_study(session, study.id)
@@ -60,11 +60,10 @@ def _start_worker_if_none(workspace: "Workspace", study: "Study", starts: int) -
     return True
 
 
-class _display:  # noqa: N801 (reads as a phrase: `with _display(study) as show`)
+class _display:  # noqa: N801 (reads as a phrase: `with _display() as show`)
     """A bar of epochs over all trials on a terminal, a line per step elsewhere; on stderr."""
 
-    def __init__(self, study: "Study") -> None:
-        self._trials = int(study.spec["trials"])
+    def __init__(self) -> None:
         self._bar: Any = None
         self._last = ""
 

@@ -10,7 +10,8 @@ from engine.config import SimpleNetConfig
 from engine.geometry import RESIZES
 from storage.records import DatasetVersion, Role
 from tuning.errors import BadSpec
-from tuning.spec import KNOBS, Objective, StudySpec
+from tuning.knobs import KNOBS
+from tuning.spec import Figure, StudySpec
 
 DEPTHS = (0, 1, 2, 3, 4)
 SIGMAS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -26,10 +27,14 @@ def show(version: DatasetVersion) -> StudySpec | None:
     chosen = _choose_backbone()
     with st.form("new study", enter_to_submit=False):
         trials = st.slider(
-            "Trials", 1, 100, DEFAULTS.trials, help="Configurations to try; the first is the paper's own."
+            "Trials",
+            1,
+            100,
+            DEFAULTS.trials or 20,
+            help="Configurations to try; the first is the paper's own.",
         )
         objectives = [
-            item for item in Objective if version.has_masks or not version.has_defects or not item.needs_masks
+            item for item in Figure if version.has_masks or not version.has_defects or not item.needs_masks
         ]
         objective = st.selectbox(
             "Objective",
@@ -74,7 +79,7 @@ def show(version: DatasetVersion) -> StudySpec | None:
         layers=tuple(_layers(choice) for choice in layers),
         adaptor_depths=tuple(sorted(depths)),
         knobs=knobs,
-        backbone=chosen.backbone,
+        backbones=(chosen.backbone,),
         weights=chosen.weights,
         height=more.height,
         width=more.width,
@@ -102,10 +107,10 @@ def _knobs() -> dict[str, tuple[Any, ...]]:
         chosen = {
             name: columns[index % 2].multiselect(
                 wording.knob(name),
-                values,
+                values.choices,
                 default=[getattr(SimpleNetConfig, name)],
                 format_func=wording.knob_value,
-                help=wording.KNOB_MEANINGS[name],
+                help=values.meaning,
                 placeholder="the engine's default",
             )
             for index, (name, values) in enumerate(KNOBS.items())

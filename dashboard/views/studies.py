@@ -196,7 +196,7 @@ def _objective(study: Study, trials: Sequence[TrialRecord]) -> None:
             st.caption("The first values appear when the first trial is under way.")
         return
     points = [_point(trial) for trial in trials]
-    name = wording.figure_name(str(study.spec["objective"]))
+    name = wording.objective(study.spec["objective"])
     best = max(
         (point for point in points if point.state == "completed"), key=lambda p: p.value or 0.0, default=None
     )
@@ -204,7 +204,7 @@ def _objective(study: Study, trials: Sequence[TrialRecord]) -> None:
     with left.container(border=True):
         st.markdown(
             f"**{name} of each trial**",
-            help=f"On the validation pictures. {wording.FIGURE_MEANINGS.get(str(study.spec['objective']), '')}",
+            help=f"On the validation pictures. {wording.objective_meaning(study.spec['objective'])}",
         )
         st.plotly_chart(charts.objective_history(points, name), config=charts.MODE_BAR, key="history")
     with right.container(border=True):
@@ -275,9 +275,7 @@ def _trial_table(study: Study, trials: Sequence[TrialRecord], url: str | None) -
         hide_index=True,
         height="auto",
         column_config={
-            "value": st.column_config.NumberColumn(
-                wording.figure_name(str(study.spec["objective"])), format="%.3f"
-            ),
+            "value": st.column_config.NumberColumn(wording.objective(study.spec["objective"]), format="%.3f"),
             "σ": st.column_config.NumberColumn(format="%.4f"),
             "run": st.column_config.LinkColumn(display_text="open in MLflow"),
             "note": st.column_config.TextColumn(width="medium"),

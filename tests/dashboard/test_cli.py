@@ -22,7 +22,7 @@ from dashboard.commands.reporting import ExitCode
 from engine.geometry import RESIZES
 from storage.records import Role
 from tuning.predictor import RUNTIMES
-from tuning.spec import Objective
+from tuning.spec import Figure
 
 Simplenet = Callable[..., Result]
 
@@ -64,7 +64,7 @@ def test_help_answers_within_a_second() -> None:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    assert [item.value for item in study_commands.Objective] == [item.value for item in Objective]
+    assert [item.value for item in study_commands.Objective] == [item.value for item in Figure]
     assert [item.value for item in study_commands.Resize] == list(RESIZES)
     assert [item.value for item in model_commands.Runtime] == list(RUNTIMES)
     assert {item.value for item in model_commands.RoleName} == {item.value for item in Role}

@@ -2,7 +2,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from storage import studies
 from storage.database import create_database, session
 from storage.datasets import create_version
 from storage.errors import LeaseLost, StudyFinished, StudyNotFound, VersionNotFound, WorkerNotFound
+from storage.heartbeats import Watch
 from storage.records import DatasetVersion, Label, NewImage, Role, Study, StudyState, Wanted
 from storage.schema import Base
 
@@ -31,20 +32,42 @@ def after(seconds: float) -> datetime:
 
 @dataclass
 class Desk:
-    """Each call is a session of its own, `seconds` after the start."""
+    """Each call is a session of its own, `seconds` after the start; meanwhile somebody watches the heartbeats."""
 
     engine: Engine
+    moment: float = 0
+    watch: Watch = field(init=False)
 
-    def claim(self, worker_id: str = "w1", seconds: float = 0) -> Study | None:
+    def __post_init__(self) -> None:
+        self.watch = Watch(LEASE_SECONDS, clock=lambda: self.moment)
+
+    def look(self, seconds: float) -> None:
+        """Let the time come, watching."""
+        while True:
+            with session(self.engine) as opened:
+                self.watch.see(studies.study_beats(opened))
+            if self.moment >= seconds:
+                return
+            self.moment = min(seconds, self.moment + LEASE_SECONDS / 10)
+
+    def claim(self, worker_id: str = "w1", seconds: float = 0, clock: float | None = None) -> Study | None:
+        self.look(seconds)
         with session(self.engine) as opened:
-            return studies.claim(opened, worker_id=worker_id, now=after(seconds), lease_seconds=LEASE_SECONDS)
+            return studies.claim(
+                opened,
+                worker_id=worker_id,
+                now=after(seconds if clock is None else clock),
+                lease_seconds=LEASE_SECONDS,
+                silent=self.watch.silent("study"),
+            )
 
-    def claimed(self, worker_id: str = "w1", seconds: float = 0) -> Study:
-        study = self.claim(worker_id, seconds)
+    def claimed(self, worker_id: str = "w1", seconds: float = 0, clock: float | None = None) -> Study:
+        study = self.claim(worker_id, seconds, clock)
         assert study is not None
         return study
 
     def heartbeat(self, held: Study, seconds: float = 0, **changes: Any) -> Wanted:
+        self.look(seconds)
         with session(self.engine) as opened:
             return studies.heartbeat(
                 opened, **_hold(held) | changes, now=after(seconds), lease_seconds=LEASE_SECONDS
@@ -166,6 +189,65 @@ def test_claim_takes_over_when_the_lease_has_run_out_and_not_before(
     assert second.started_at == first.started_at
 
 
+def test_clock_that_is_moved_frees_nobody_and_keeps_nobody(
+    desk: Desk, make_study: Callable[..., Study]
+) -> None:
+    make_study()
+    held = desk.claimed("w1")
+    for clock in (-3600, 3600):
+        assert desk.claim("w2", seconds=LEASE_SECONDS / 2, clock=clock) is None
+    desk.heartbeat(held, seconds=LEASE_SECONDS / 2)
+    assert desk.claim("w2", seconds=LEASE_SECONDS + 1, clock=3600) is None
+    assert desk.claimed("w2", seconds=2 * LEASE_SECONDS, clock=-3600).id == held.id
+
+
+def test_late_heartbeat_is_heard_before_the_study_is_taken(
+    desk: Desk, engine: Engine, make_study: Callable[..., Study]
+) -> None:
+    make_study()
+    held = desk.claimed("w1")
+    desk.look(LEASE_SECONDS + 1)
+    silent = desk.watch.silent("study")
+    assert [(beat.id, beat.attempt) for beat in silent] == [(held.id, 1)]
+    desk.heartbeat(held, seconds=0)
+    with session(engine) as opened:
+        assert studies.claim(opened, worker_id="w2", now=START, lease_seconds=60, silent=silent) is None
+
+
+def test_wish_to_go_on_does_not_free_what_a_wrong_clock_thinks_dead(
+    desk: Desk, make_study: Callable[..., Study]
+) -> None:
+    make_study()
+    held = desk.claimed("w1")
+    desk.want(held, Wanted.PAUSE, seconds=1)
+    assert desk.want(held, Wanted.RUN, seconds=3600).state is StudyState.RUNNING
+    assert desk.heartbeat(held) is Wanted.RUN
+
+
+def test_study_that_pauses_by_itself_tells_why_until_it_goes_on(
+    engine: Engine, desk: Desk, make_study: Callable[..., Study]
+) -> None:
+    make_study()
+    held = desk.claimed()
+    with session(engine) as opened:
+        paused = studies.pause_for(opened, **_hold(held), reason="no room", now=START)
+    assert (paused.state, paused.wanted, paused.error) == (StudyState.PAUSED, Wanted.PAUSE, "no room")
+    assert desk.claim() is None
+    assert desk.want(paused, Wanted.RUN).error is None
+    assert desk.claimed().id == held.id
+
+
+def test_study_that_is_cancelled_while_it_pauses_by_itself_is_cancelled(
+    engine: Engine, desk: Desk, make_study: Callable[..., Study]
+) -> None:
+    make_study()
+    held = desk.claimed()
+    desk.want(held, Wanted.CANCEL)
+    with session(engine) as opened:
+        ended = studies.pause_for(opened, **_hold(held), reason="no room", now=START)
+    assert ended.state is StudyState.CANCELLED
+
+
 def test_heartbeat_prolongs_the_lease(desk: Desk, make_study: Callable[..., Study]) -> None:
     make_study()
     held = desk.claimed("w1")
@@ -199,6 +281,9 @@ def test_worker_that_lost_its_lease_can_write_nothing(
         lambda s: studies.heartbeat(s, **_hold(lost), now=after(99), lease_seconds=LEASE_SECONDS),
         lambda s: studies.set_progress(s, **_hold(lost), progress={"trial": 9}),
         lambda s: studies.set_parent_run(s, **_hold(lost), parent_run_id="lost"),
+        lambda s: studies.set_open(s, **_hold(lost), open_to_others=True),
+        lambda s: studies.check_held(s, **_hold(lost)),
+        lambda s: studies.pause_for(s, **_hold(lost), reason="?", now=after(99)),
         lambda s: studies.finish(s, **_hold(lost), state=StudyState.COMPLETED, now=after(99)),
         lambda s: studies.finish(s, **_hold(lost), state=StudyState.PAUSED, now=after(99)),
         lambda s: studies.release(s, **_hold(lost), now=after(99)),
@@ -469,7 +554,7 @@ class LifeOfAStudy(RuleBasedStateMachine):
             return
         self.desk.want(self.study, wanted, self.seconds)
         self.wanted = wanted
-        if self.state is not StudyState.RUNNING or self.abandoned:
+        if self.state is not StudyState.RUNNING or (self.abandoned and wanted is not Wanted.RUN):
             self.come_to_rest()
 
     def expected(self, lease: Study) -> Any:

@@ -416,11 +416,11 @@ def test_launch_refuses_layers_that_the_backbone_lacks(workspace, parts, make_sp
     with pytest.raises(BadSpec, match="Layer 4: backbone 'drawnet' has 1, 2, 3"):
         launch_study(workspace, "parts", make_spec(layers=((2, 3), (3, 4))))
     with pytest.raises(BadSpec, match=r"Layer 12: .* has 1, 2, 3, 4"):
-        launch_study(workspace, "parts", make_spec(layers=((12,),), backbone="resnet18.tv_in1k"))
-    assert launch_study(workspace, "parts", make_spec(layers=((3, 4),), backbone="resnet18.tv_in1k"))
+        launch_study(workspace, "parts", make_spec(layers=((12,),), backbones=("resnet18.tv_in1k",)))
+    assert launch_study(workspace, "parts", make_spec(layers=((3, 4),), backbones=("resnet18.tv_in1k",)))
 
 
-@pytest.mark.parametrize("wish", [{"backbone": "resnte18"}, {"weights": "cut"}])
+@pytest.mark.parametrize("wish", [{"backbones": ("resnte18",)}, {"weights": "cut"}])
 def test_launch_refuses_what_no_worker_could_load(workspace, parts, make_spec, tmp_path, wish):
     cut = tmp_path / "drawnet.cut.safetensors"
     cut.write_bytes(b"half")
