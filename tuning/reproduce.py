@@ -137,7 +137,7 @@ def reproduce(
         extractor = FeatureExtractor(backbone, [int(stage) for stage in recipe["stages"]], device, dtype)
         here = surroundings(device, dtype)
         data = _data(workspace, version, pictures, extractor, config, recipe, progress)
-        result = _train(data, config, progress)
+        result = _train(data, config, StudySpec.from_json(recipe["spec"]).seeds, progress)
     repeated = result.figures.to_json()
     found = Reproduction(
         run_id=record.id,
@@ -267,8 +267,8 @@ def _processor(settings: Settings, was: Mapping[str, str]) -> tuple[torch.device
 
 
 def _backbone(settings: Settings, recipe: Mapping[str, Any], device: torch.device) -> Backbone:
-    had = recipe["backbone"]
-    named = recipe["spec"].get("weights")
+    had, spec = recipe["backbone"], StudySpec.from_json(recipe["spec"])
+    named = spec.weights_of(had["name"]) if had["name"] in spec.backbones else spec.weights
     file = Path(named) if named and Path(named).is_file() else None
     name, weights = wanted_backbone(settings, had["name"], file)
     try:
@@ -317,16 +317,17 @@ def _data(
         cached=cached,
         objective=spec.objective,
         false_reject_rate=spec.false_reject_rate,
+        backbone=extractor.backbone,
         device=extractor.device,
     )
 
 
-def _train(data: TrialData, config: SimpleNetConfig, progress: Progress | None) -> TrialResult:
-    def on_epoch(epoch: int, epochs: int, _loss: float, _value: float) -> None:
+def _train(data: TrialData, config: SimpleNetConfig, seeds: int, progress: Progress | None) -> TrialResult:
+    def on_epoch(epoch: int, epochs: int, _loss: float, _value: float | None) -> None:
         if progress is not None:
             progress(epoch, epochs, "training")
 
-    return run_trial(data, config, on_epoch=on_epoch)
+    return run_trial(data, config, seeds=seeds, on_epoch=on_epoch)
 
 
 @contextmanager
