@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import asdict
@@ -208,6 +210,28 @@ def test_sweep_lets_go_of_what_nobody_touched_and_keeps_what_a_job_is_at(tmp_pat
     sweep(workspace)
     assert {path.name for path in settings.staging_folder.iterdir()} == {young}
     workspace.close()
+
+
+def test_what_a_killed_command_had_unpacked_is_swept_later(workspace, make_folder, tmp_path) -> None:
+    archive = zipped(make_folder(train=12, flat=True), tmp_path / "parts.zip")
+    script = f"""
+import os, signal
+from pathlib import Path
+from storage.settings import Settings
+from storage.workspace import open_workspace
+from tuning.sources import open_source
+with open_source(open_workspace(Settings(home={str(workspace.settings.home)!r})), Path({str(archive)!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    (left,) = workspace.settings.staging_folder.iterdir()
+    assert len(list(left.iterdir())) == 12
+    sweep(workspace)
+    assert left.exists()  # somebody may be at it
+    for path in (*left.iterdir(), left):
+        os.utime(path, (0, 0))
+    sweep(workspace)
+    assert list(workspace.settings.staging_folder.iterdir()) == []
 
 
 def test_what_is_no_arrival_is_not_found(workspace) -> None:
