@@ -27,6 +27,7 @@ from storage.atomic_files import temporary_beside, write_file
 from storage.errors import StorageError, UploadNotFound
 from storage.layouts import Choice, Entry, Layout, choose, understand
 from storage.listing import SourceFile, walk
+from storage.names import shown
 from storage.records import Label, Skipped, now
 from storage.room import told_when_full
 from storage.settings import Settings
@@ -100,13 +101,21 @@ def from_folder(workspace: Workspace, folder: str, dataset: str, *, who: str) ->
             "Set SIMPLENET_PICTURE_ROOTS='[\"/data/pictures\"]' where the dashboard is started, "
             "or use `simplenet ingest FOLDER --name NAME` on the server."
         )
-    path = Path(folder).expanduser().resolve()
-    if not any(path.is_relative_to(root.resolve()) for root in roots):
+    try:
+        path = Path(folder).expanduser().resolve()
+        inside = any(path.is_relative_to(root.resolve()) for root in roots)
+        there = inside and path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, with a zero byte
+        raise NotAllowed(
+            f"Folder {shown(folder)} can't be looked for: {getattr(error, 'strerror', None) or error}. "
+            "Give a folder of pictures."
+        ) from error
+    if not inside:
         allowed = ", ".join(f"'{root}'" for root in roots)
         raise NotAllowed(
             f"Folder '{folder}' doesn't lie in {allowed}. Give a folder there, or set SIMPLENET_PICTURE_ROOTS."
         )
-    if not path.is_dir():
+    if not there:
         raise NotAllowed(f"Folder '{folder}' doesn't exist, or is a file. Give a folder of pictures.")
     arrival_id = token_hex(16)
     values = {"folder": str(path), "dataset": dataset, "created": now().isoformat(), "who": who}

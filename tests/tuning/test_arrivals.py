@@ -183,6 +183,9 @@ def test_folder_of_the_server_must_be_allowed(tmp_path: Path, make_folder) -> No
     for outside in (str(folder), str(allowed / ".." / folder.name), "/etc"):
         with pytest.raises(NotAllowed, match="doesn't lie in"):
             arrivals.from_folder(opened, outside, "", who="ann")
+    for odd in (str(allowed / ("x" * 300)), "~nobody-of-this-name/x", f"{allowed}/a\0b"):
+        with pytest.raises(NotAllowed, match=r"can't be looked for: .+ Give a folder"):
+            arrivals.from_folder(opened, odd, "", who="ann")
     folder.rename(allowed / "parts")
     arrival_id = arrivals.from_folder(opened, str(allowed / "parts"), "", who="ann")
     assert look(opened, arrival_id).state is JobState.DONE
