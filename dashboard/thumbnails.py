@@ -6,7 +6,7 @@ Pages show them by address (`address`), which browsers ask once and keep.
 import asyncio
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dashboard import display, tickets
 from dashboard.guard import base_path, guarded
 from engine import heatmap, images
 from engine.images import decode
-from engine.masks import fit_mask, merge_masks, read_mask
+from engine.masks import Mask, fit_mask, merge_masks, read_mask
 from storage.blobs import BlobStore
 from storage.settings import Settings
 from storage.thumbnails import Thumbnails
@@ -68,14 +68,16 @@ def of_file_and_masks(
     """
     image = decode(file_bytes(Path(path)), name)
     height, width = image.shape[:2]
-    fitted = []
-    for file in map(Path, masks):
-        read = read_mask(
-            file_bytes(file), file.name, threshold=threshold, white_is_background=white_is_background
-        )
-        fitted.append(fit_mask(read.mask, height, width, file.name, name))
+
+    def fitted() -> Iterator[Mask]:
+        for file in map(Path, masks):
+            read = read_mask(
+                file_bytes(file), file.name, threshold=threshold, white_is_background=white_is_background
+            )
+            yield fit_mask(read.mask, height, width, file.name, name)
+
     small = display.shrunk(image, SIDE)
-    mask = display.shrunk_mask(merge_masks(fitted), *small.shape[:2])
+    mask = display.shrunk_mask(merge_masks(fitted()), *small.shape[:2])
     return shrunk(heatmap.outline(small, mask, OUTLINE))
 
 

@@ -1,7 +1,7 @@
 """Ground-truth masks: whatever a labelling tool wrote becomes one boolean per pixel of its picture."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,23 +109,27 @@ def fit_mask(mask: Mask, height: int, width: int, name: str, image_name: str) ->
     return shrunk
 
 
-def merge_masks(masks: Sequence[Mask]) -> Mask:
+def merge_masks(masks: Iterable[Mask]) -> Mask:
     """Join the masks of one picture, one per defect, to one that covers them all.
 
     Args:
-        masks: at least one; (H, W) bool each, all of one size (see `fit_mask`).
+        masks: at least one; (H, W) bool each, all of one size (see `fit_mask`). Only one is held at a time.
     Raises:
         BadImage: there is none, or their sizes differ.
     """
-    if not masks:
+    merged: Mask | None = None
+    for mask in masks:
+        if merged is None:
+            merged = mask.copy()
+        elif mask.shape == merged.shape:
+            merged |= mask
+        else:
+            named = ", ".join(f"{width}×{height}" for height, width in sorted((merged.shape, mask.shape)))
+            raise BadImage(
+                f"The masks of one picture differ in size ({named} px). Bring them to the picture's size."
+            )
+    if merged is None:
         raise BadImage("No masks were given; at least 1 is needed. Leave the picture without a mask instead.")
-    sizes = {mask.shape for mask in masks}
-    if len(sizes) > 1:
-        named = ", ".join(f"{width}×{height}" for height, width in sorted(sizes))
-        raise BadImage(
-            f"The masks of one picture differ in size ({named} px). Bring them to the picture's size."
-        )
-    merged: Mask = np.logical_or.reduce(masks)
     return merged
 
 

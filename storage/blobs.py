@@ -32,8 +32,8 @@ class BlobStore:
         """
         digest = sha256(data).hexdigest()
         path = self.path(digest)
-        # The size differs where a disk lost what it had promised: then it is written again.
-        if not path.is_file() or path.stat().st_size != len(data):
+        # A disk may lose what it had promised and keep the length, as zeros: what differs is written again.
+        if not _holds(path, data):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, data, settled=settled)
         return digest
@@ -76,7 +76,7 @@ class BlobStore:
         if found.hexdigest() != digest:
             raise BlobMissing(
                 f"File {digest} in {self.folder} is damaged ({length} bytes with another digest). "
-                "Delete it and ingest the pictures again, or restore it from a backup."
+                "Ingest the same pictures again, which mends it, or restore it from a backup."
             )
 
     def size(self, digest: str) -> int:
@@ -110,3 +110,17 @@ class BlobStore:
             f"File {digest} is not in {self.folder}. "
             "Ingest the pictures again, or restore the folder from a backup."
         )
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether a file holds these bytes; read a part at a time, for there may be much of them."""
+    rest = memoryview(data)
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_CHUNK_BYTES):
+                if part != rest[: len(part)]:
+                    return False
+                rest = rest[len(part) :]
+    except FileNotFoundError:
+        return False
+    return not rest

@@ -288,12 +288,14 @@ class _Finder:
             for start in range(len(parts)):
                 end = "/".join(parts[start:])
                 self._by_end[end] = None if end in self._by_end else file  # None: several end so
+        self._deepest = max((file.name.count("/") + 1 for file in files), default=1)
 
     def find(self, path: str) -> SourceFile | None:
         plain = path.replace("\\", "/").removeprefix("./")
         if plain in self._by_name:
             return self._by_name[plain]
-        parts = [part for part in plain.split("/") if part]
+        # A list may name a path of a million folders, and no file has as many.
+        parts = [part for part in plain.split("/") if part][-self._deepest :]
         for start in range(len(parts)):
             found = self._by_end.get("/".join(parts[start:]))
             if found is not None:

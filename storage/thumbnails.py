@@ -5,6 +5,8 @@ from pathlib import Path
 from storage.atomic_files import temporary_beside
 from storage.blobs import BlobStore
 
+_END_OF_JPEG = b"\xff\xd9"
+
 
 class Thumbnails:
     """A folder of JPEG files by the digest of the picture that each is a copy of."""
@@ -22,11 +24,12 @@ class Thumbnails:
         return self._files.path(digest).with_suffix(".jpg")
 
     def get(self, digest: str) -> bytes | None:
-        """The copy of a picture; None where there is none yet."""
+        """The copy of a picture; None where there is none yet, or a power cut left it empty or cut off."""
         try:
-            return self.path(digest).read_bytes()
+            data = self.path(digest).read_bytes()
         except FileNotFoundError:
             return None
+        return data if data.endswith(_END_OF_JPEG) else None
 
     def put(self, digest: str, data: bytes) -> None:
         """Keep a copy. It appears whole; a power cut may lose it, for it can be made again."""

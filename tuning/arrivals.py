@@ -27,6 +27,7 @@ from storage.atomic_files import temporary_beside, write_file
 from storage.errors import StorageError, UploadNotFound
 from storage.layouts import Choice, Entry, Layout, choose, understand
 from storage.listing import SourceFile, walk
+from storage.names import shown
 from storage.records import Label, Skipped, now
 from storage.room import told_when_full
 from storage.settings import Settings
@@ -35,7 +36,7 @@ from tuning import jobs
 from tuning.doctor import start_examination
 from tuning.errors import BadPicture, NotAllowed, TuningError
 from tuning.ingest import IngestReport, ingest_layout
-from tuning.jobs import Job, Progress
+from tuning.jobs import Job, JobState, Progress
 from tuning.reading import file_bytes
 
 logger = logging.getLogger(__name__)
@@ -100,13 +101,21 @@ def from_folder(workspace: Workspace, folder: str, dataset: str, *, who: str) ->
             "Set SIMPLENET_PICTURE_ROOTS='[\"/data/pictures\"]' where the dashboard is started, "
             "or use `simplenet ingest FOLDER --name NAME` on the server."
         )
-    path = Path(folder).expanduser().resolve()
-    if not any(path.is_relative_to(root.resolve()) for root in roots):
+    try:
+        path = Path(folder).expanduser().resolve()
+        inside = any(path.is_relative_to(root.resolve()) for root in roots)
+        there = inside and path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, with a zero byte
+        raise NotAllowed(
+            f"Folder {shown(folder)} can't be looked for: {getattr(error, 'strerror', None) or error}. "
+            "Give a folder of pictures."
+        ) from error
+    if not inside:
         allowed = ", ".join(f"'{root}'" for root in roots)
         raise NotAllowed(
             f"Folder '{folder}' doesn't lie in {allowed}. Give a folder there, or set SIMPLENET_PICTURE_ROOTS."
         )
-    if not path.is_dir():
+    if not there:
         raise NotAllowed(f"Folder '{folder}' doesn't exist, or is a file. Give a folder of pictures.")
     arrival_id = token_hex(16)
     values = {"folder": str(path), "dataset": dataset, "created": now().isoformat(), "who": who}
@@ -155,9 +164,11 @@ def list_arrivals(workspace: Workspace) -> list[Arrival]:
     found = []
     for folder in workspace.settings.staging_folder.iterdir():
         try:
-            found.append(find(workspace, folder.name))
+            arrival = find(workspace, folder.name)
         except UploadNotFound:
             continue
+        if not _is_taken_in(workspace.settings, arrival.id):
+            found.append(arrival)
     return sorted(found, key=lambda arrival: arrival.created, reverse=True)
 
 
@@ -243,7 +254,7 @@ def left_out(settings: Settings, arrival_id: str, version_id: int) -> list[dict[
 
 
 def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
-    """Make dataset versions of an arrival as its plan says, then let go of it.
+    """Make dataset versions of an arrival as its plan says.
 
     What an attempt before this has taken in, decided in the same way, is not taken in again: somebody may have
     corrected it since.
@@ -286,7 +297,6 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
         results.append(result)
         all_done.append({"decided": decided, "result": result})
         _after_intake(workspace, arrival_id, report, all_done)
-    staging.remove(workspace.settings.staging_folder / arrival_id)
     return results
 
 
@@ -332,6 +342,12 @@ def _taken(workspace: Workspace, arrival_id: str) -> list[dict[str, Any]]:
     return done
 
 
+def _is_taken_in(settings: Settings, arrival_id: str) -> bool:
+    """Whether all of an arrival is taken in; its files are deleted then, unless the process died before."""
+    job = jobs.status(settings, take_key(arrival_id))
+    return job is not None and job.state is JobState.DONE
+
+
 def _report_file(settings: Settings, arrival_id: str, version_id: int) -> Path:
     return settings.jobs_folder / take_key(arrival_id) / f"left-out-{version_id}.json"
 
@@ -344,9 +360,9 @@ def discard(workspace: Workspace, arrival_id: str) -> None:
 
 
 def sweep(settings: Settings) -> list[str]:
-    """Let go of uploads and arrivals that nobody has touched for a week, and of what was told of their jobs.
+    """Let go of uploads and arrivals that are taken in, or that nobody has touched for a week.
 
-    What a job is at is left alone.
+    What a job is at is left alone. What was told of the jobs of others is forgotten after a week, too.
 
     Returns:
         ids of what was let go of.
@@ -358,7 +374,12 @@ def sweep(settings: Settings) -> list[str]:
     busy = {arrival_id for key, arrival_id in told.items() if jobs.is_running(settings, key)}
     swept = staging.sweep(settings.staging_folder, now(), kept, keep=busy)
     for key, arrival_id in told.items():
-        if arrival_id not in busy and not (settings.staging_folder / arrival_id).exists():
+        if arrival_id in busy:
+            continue
+        folder = settings.staging_folder / arrival_id
+        if folder.exists() and _is_taken_in(settings, arrival_id) and staging.remove(folder):
+            swept.append(arrival_id)
+        if not folder.exists():
             jobs.forget(settings, key, older_than=kept)
     return swept
 
@@ -510,7 +531,17 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO)
     settings = Settings()
     key, do = {"look": (look_key, look), "take": (take_key, take)}[step]
-    jobs.work(settings, key(arrival_id), lambda progress: do(open_workspace(settings), arrival_id, progress))
+
+    def let_go() -> None:
+        if step == "take":
+            staging.remove(settings.staging_folder / arrival_id)
+
+    jobs.work(
+        settings,
+        key(arrival_id),
+        lambda progress: do(open_workspace(settings), arrival_id, progress),
+        afterwards=let_go,  # not before: a death in between would leave neither the files nor what came of them
+    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MIN_NORMAL = 10  # fewer normal pictures can neither train nor calibrate anything
 COPY_OF = "the same pixels as"  # how the reason begins for which an exact copy is left out
+MOST_THREADS = 8  # that read; each holds a picture of up to 200 MB, however many cores there are
 AHEAD = 2  # files waiting per reading thread, so that only a few pictures are ever in memory
 NOBODY = "unknown"
 
@@ -235,7 +236,7 @@ def _ahead(
 ) -> Iterator[tuple[Entry, "Future[Reading]"]]:
     """Every entry with its reading, in order; a few are read ahead by threads, for decoders and hashes run beside."""
     keep_freed_memory()
-    threads = os.cpu_count() or 1
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
     with ThreadPoolExecutor(threads, thread_name_prefix="reading") as pool:
         waiting: deque[tuple[Entry, Future[Reading]]] = deque()
         try:

@@ -117,9 +117,17 @@ def start(settings: Settings, key: str, module: str, arguments: Sequence[str]) -
     return job
 
 
-def work(settings: Settings, key: str, do: Callable[[Progress], Any]) -> Job:
+def work(
+    settings: Settings,
+    key: str,
+    do: Callable[[Progress], Any],
+    *,
+    afterwards: Callable[[], object] = lambda: None,
+) -> Job:
     """Do a job in this process, keeping its status; errors that people can act on end up there, others are raised too.
 
+    Args:
+        afterwards: takes away what the job needs no more, once it is told that it came to its end.
     Raises:
         JobRunning: another process is at it.
     """
@@ -158,6 +166,8 @@ def work(settings: Settings, key: str, do: Callable[[Progress], Any]) -> Job:
         else:
             job = replace(job, state=JobState.DONE, result=result, updated_at=now())
         _write_last(folder, job)
+        if job.state is JobState.DONE:
+            afterwards()
         return job
 
 

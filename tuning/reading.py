@@ -1,6 +1,6 @@
 """One file of a source, read once: decoded, digested, measured, and kept with its mask and a small copy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from engine.errors import EngineError
 from engine.images import MAX_FILE_BYTES, decode, page, pages, pixel_digest, thumbnail
 from engine.inspection import measure
-from engine.masks import encode_mask, fit_mask, merge_masks, read_mask
+from engine.masks import Mask, encode_mask, fit_mask, merge_masks, read_mask
 from storage.layouts import Entry
 from storage.records import Label, NewImage, Remark, Role, Skipped
 from storage.workspace import Workspace
@@ -129,25 +129,27 @@ def _keep_mask(
 ) -> tuple[str | None, list[tuple[str, str]]]:
     """Merge the masks of a picture into one file; answers its digest and what a person should know of it."""
     said: list[tuple[str, str]] = []
-    fitted = []
-    for file in entry.masks:
-        read = read_mask(
-            file_bytes(file.path, file.name),
-            file.name,
-            white_is_background=entry.white_is_background,
-            threshold=threshold,
-        )
-        if not read.binary and not entry.white_is_background:
-            values = ", ".join(map(str, read.values))
-            said.append(
-                ("grey mask", f"the mask holds the values {values}; above {threshold} counts as defect")
+
+    def fitted() -> Iterator[Mask]:
+        for file in entry.masks:
+            read = read_mask(
+                file_bytes(file.path, file.name),
+                file.name,
+                white_is_background=entry.white_is_background,
+                threshold=threshold,
             )
-        if read.mask.shape != (height, width):
-            said.append(
-                ("scaled mask", f"the mask of {read.mask.shape[0]}×{read.mask.shape[1]} px was scaled")
-            )
-        fitted.append(fit_mask(read.mask, height, width, file.name, name))
-    mask = merge_masks(fitted)
+            if not read.binary and not entry.white_is_background:
+                values = ", ".join(map(str, read.values))
+                said.append(
+                    ("grey mask", f"the mask holds the values {values}; above {threshold} counts as defect")
+                )
+            if read.mask.shape != (height, width):
+                said.append(
+                    ("scaled mask", f"the mask of {read.mask.shape[0]}×{read.mask.shape[1]} px was scaled")
+                )
+            yield fit_mask(read.mask, height, width, file.name, name)
+
+    mask = merge_masks(fitted())
     if not mask.any():  # it marks nothing: the picture stays anomalous, without pixel truth
         said.append(("empty mask", "the mask marks nothing; the picture counts as anomalous without a mask"))
         return None, said

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.archives import is_archive, unpack
+from storage.atomic_files import TEMPORARY_PREFIX
 from storage.errors import UnknownLayout
 from storage.layouts import Layout, understand
 from storage.listing import SourceFile, walk
@@ -46,7 +47,10 @@ def open_source(
             f"'{path}' doesn't exist. Give a folder of pictures, a zip or tar file, or a manifest."
         )
     elif is_archive(path.name):
-        with tempfile.TemporaryDirectory(prefix="ingest-", dir=workspace.settings.staging_folder) as folder:
+        # The name is one that the sweep knows as a leftover, should this process be killed.
+        with tempfile.TemporaryDirectory(
+            prefix=TEMPORARY_PREFIX, dir=workspace.settings.staging_folder
+        ) as folder:
             found = unpack(path, Path(folder), progress=progress)
             yield Source(
                 origin=str(path),

@@ -66,7 +66,7 @@ def _waiting(name: str) -> None:
     st.subheader("Waiting for you")
     for one in waiting:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
-            target = f" for {one.dataset}" if one.dataset else ""
+            target = f" for {plain(one.dataset)}" if one.dataset else ""
             st.markdown(f"**{plain(one.origin)}**{target}, {moment(one.created)}", width="stretch")
             if st.button("Review", key=f"review {one.id}", type="primary"):
                 _open(one.id, name)

@@ -100,12 +100,14 @@ def test_names_of_folders_are_shown_as_they_are(
     page: Page, workspace: Workspace, make_folder: Callable[..., Path]
 ) -> None:
     folder = make_folder("price $5$ :red[x]/lids", defects={"*dent*": 4})
-    app = _open(page, _arrived(workspace, folder))
+    # What an upload is meant for comes from a browser, and may be anything.
+    app = _open(page, _arrived(workspace, folder, "![x](https://example.org/x.png)"))
     assert app.subheader[0].value == f"What was understood of {plain(str(folder))}"
     assert r"\$5\$ :" in app.subheader[0].value
     assert "test/\\*dent\\*" in _captions(app)
     waiting = page("views/datasets.py", new=1)
-    assert any(r"price \$5\$" in block.value for block in waiting.markdown)
+    (told,) = [block.value for block in waiting.markdown if r"price \$5\$" in block.value]
+    assert r"for !\[x\](https" in told
 
 
 def test_pictures_that_can_not_be_read_are_named_in_the_previews(

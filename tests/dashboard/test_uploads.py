@@ -23,6 +23,7 @@ from dashboard.server import streamlit_options
 from storage import staging
 from storage.blobs import BlobStore
 from storage.settings import Settings
+from storage.thumbnails import Thumbnails
 from tests.dashboard.upload_client import Client, Server, head_of_patch, serving, until
 from tuning import arrivals
 
@@ -410,6 +411,17 @@ def test_thumbnail_is_a_small_jpeg_that_browsers_keep(client: Client, settings: 
         assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
         assert "immutable" in answer.headers["cache-control"]
         assert Image.open(io.BytesIO(answer.body)).size == (thumbnails.SIDE, thumbnails.SIDE // 2)
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_thumbnail_that_a_power_cut_left_empty_or_cut_off_is_made_again(
+    settings: Settings, left: int
+) -> None:
+    digest = _store_picture(settings)
+    whole = thumbnails.thumbnail(settings, digest, "a.png")
+    file = Thumbnails(settings.thumbnails_folder).path(digest)
+    file.write_bytes(whole[:left])
+    assert thumbnails.thumbnail(settings, digest, "a.png") == whole == file.read_bytes()
 
 
 def test_thumbnail_is_shown_to_our_pages_alone(client: Client, settings: Settings) -> None:

@@ -77,7 +77,7 @@ def test_upload_survives_ten_kills_and_becomes_the_whole_dataset(
         for image in datasets.list_images(session, version.id):
             part = folder / image.name.removeprefix("parts/")
             assert image.digest == hashlib.sha256(part.read_bytes()).hexdigest(), image.name
-    assert [path.name for path in settings.staging_folder.iterdir() if path.name == upload] == []
+    until(lambda: not (settings.staging_folder / upload).exists(), PATIENCE_SECONDS)
     _ended(settings, f"doctor-{version.id}")
     workspace.close()
 

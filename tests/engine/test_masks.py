@@ -1,6 +1,8 @@
 """Masks as labelling tools write them, brought to one boolean per pixel of their picture, or refused."""
 
 import io
+from collections.abc import Iterator
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -183,6 +185,23 @@ def test_one_mask_is_merged_to_itself_and_not_changed() -> None:
     assert (merge_masks([first]) == first).all()
     merge_masks([first, second])
     assert first.sum() == second.sum() == 1
+
+
+def test_masks_are_merged_one_by_one() -> None:
+    """A picture may have hundreds of them, each of millions of pixels."""
+    given: list[ref[Mask]] = []
+    most = 0
+
+    def each() -> Iterator[Mask]:
+        nonlocal most
+        for number in range(20):
+            mask = drawn((number % 4, number % 6))
+            given.append(ref(mask))
+            most = max(most, sum(one() is not None for one in given))
+            yield mask
+
+    assert merge_masks(each()).sum() == 12
+    assert most <= 2  # the one that was just drawn, and the one before that the caller still holds
 
 
 def test_no_masks_and_masks_of_different_size_are_refused() -> None:

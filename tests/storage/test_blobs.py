@@ -45,10 +45,11 @@ def test_missing_blob_is_refused(tmp_path: Path) -> None:
         BlobStore(tmp_path).get(key)
 
 
-def test_damaged_blob_is_refused_and_mended_by_storing_it_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [b"pict", bytes(7), b"", b"pictures"])
+def test_damaged_blob_is_refused_and_mended_by_storing_it_again(tmp_path: Path, damaged: bytes) -> None:
     store = BlobStore(tmp_path)
     key = store.put(b"picture")
-    store.path(key).write_bytes(b"pict")
+    store.path(key).write_bytes(damaged)
     with pytest.raises(BlobMissing, match="damaged"):
         store.get(key)
     store.put(b"picture")

@@ -46,6 +46,13 @@ def test_json_lines_find_their_pictures_by_the_end_of_the_path(tmp_path: Path) -
     }
 
 
+def test_path_of_very_many_folders_finds_its_picture_at_once(tmp_path: Path) -> None:
+    """It is compared by its last folders alone; with all of them it took minutes, in which no job hears a cancel."""
+    text = json.dumps({"path": "a/" * 100_000 + "x/a.png"})
+    (layout,) = understand(files(tmp_path, text, "x/a.png", "y/a.png", called="all.jsonl"), "parts.zip")
+    assert [entry.name for entry in layout.entries] == ["x/a.png"]
+
+
 def test_missing_and_unnamed_pictures_are_noted(tmp_path: Path) -> None:
     (layout,) = understand(files(tmp_path, "path,label\na.png,good\nz.png,good\n", "a.png", "b.png"), "x")
     assert [entry.name for entry in layout.entries] == ["a.png"]

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import asdict
@@ -73,6 +75,14 @@ def take(workspace: Workspace, arrival_id: str, *intakes: Intake) -> Job:
     return ended(workspace, arrivals.take_key(arrival_id))
 
 
+def until_gone(workspace: Workspace, arrival_id: str) -> None:
+    """Wait for the end of the process that deletes the files of an arrival after it has told its end."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (workspace.settings.staging_folder / arrival_id).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_zip_becomes_a_version_and_its_staging_is_gone(workspace, make_folder, tmp_path) -> None:
     folder = make_folder(train=20, test_normal=6, defects={"dent": 4})
     (folder / "train/good/broken.png").write_text("no picture")
@@ -89,7 +99,7 @@ def test_zip_becomes_a_version_and_its_staging_is_gone(workspace, make_folder, t
     assert (result["dataset"], result["version"], result["pictures"]) == ("parts", 1, 30)
     assert [one["name"] for one in result["skipped"]] == ["train/good/broken.png"]
     assert arrivals.list_arrivals(workspace) == []
-    assert not (workspace.settings.staging_folder / arrival_id).exists()
+    until_gone(workspace, arrival_id)
     with workspace.session() as session:
         version = datasets.latest_version(session, "parts")
     assert (version.count(label=Label.ANOMALOUS), version.mask_count, version.who) == (4, 4, "ann")
@@ -173,6 +183,9 @@ def test_folder_of_the_server_must_be_allowed(tmp_path: Path, make_folder) -> No
     for outside in (str(folder), str(allowed / ".." / folder.name), "/etc"):
         with pytest.raises(NotAllowed, match="doesn't lie in"):
             arrivals.from_folder(opened, outside, "", who="ann")
+    for odd in (str(allowed / ("x" * 300)), "~nobody-of-this-name/x", f"{allowed}/a\0b"):
+        with pytest.raises(NotAllowed, match=r"can't be looked for: .+ Give a folder"):
+            arrivals.from_folder(opened, odd, "", who="ann")
     folder.rename(allowed / "parts")
     arrival_id = arrivals.from_folder(opened, str(allowed / "parts"), "", who="ann")
     assert look(opened, arrival_id).state is JobState.DONE
@@ -208,6 +221,28 @@ def test_sweep_lets_go_of_what_nobody_touched_and_keeps_what_a_job_is_at(tmp_pat
     sweep(workspace)
     assert {path.name for path in settings.staging_folder.iterdir()} == {young}
     workspace.close()
+
+
+def test_what_a_killed_command_had_unpacked_is_swept_later(workspace, make_folder, tmp_path) -> None:
+    archive = zipped(make_folder(train=12, flat=True), tmp_path / "parts.zip")
+    script = f"""
+import os, signal
+from pathlib import Path
+from storage.settings import Settings
+from storage.workspace import open_workspace
+from tuning.sources import open_source
+with open_source(open_workspace(Settings(home={str(workspace.settings.home)!r})), Path({str(archive)!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    (left,) = workspace.settings.staging_folder.iterdir()
+    assert len(list(left.iterdir())) == 12
+    sweep(workspace)
+    assert left.exists()  # somebody may be at it
+    for path in (*left.iterdir(), left):
+        os.utime(path, (0, 0))
+    sweep(workspace)
+    assert list(workspace.settings.staging_folder.iterdir()) == []
 
 
 def test_what_is_no_arrival_is_not_found(workspace) -> None:
@@ -276,7 +311,30 @@ def test_cancelled_intake_says_what_it_took_in_and_going_on_leaves_that_alone(
     assert [(one["dataset"], one["version"]) for one in results] == [("bolts", 1), ("nuts", 1)]
     with workspace.session() as session:
         assert datasets.latest_version(session, "bolts").id == corrected.id  # not replaced once more
-    assert arrivals.taken(workspace, arrival_id) == []
+    assert arrivals.taken(workspace, arrival_id) == results
+
+
+def test_kill_before_the_files_of_a_done_intake_are_deleted_leaves_what_came_of_it(
+    workspace, make_folder, tmp_path
+) -> None:
+    arrival_id = uploaded(workspace, zipped(make_folder(train=12, flat=True), tmp_path / "parts.zip"))
+    look(workspace, arrival_id)
+    _plan(workspace, arrival_id, (Intake(name="parts"),))
+    script = f"""
+import os, signal
+from tuning import arrivals
+arrivals.staging.remove = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+arrivals.main(["take", {arrival_id!r}])
+"""
+    env = {**os.environ, "SIMPLENET_HOME": str(workspace.settings.home)}
+    killed = subprocess.run([sys.executable, "-c", script], env=env, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    job = jobs.status(workspace.settings, arrivals.take_key(arrival_id))
+    assert job is not None
+    assert (job.state, [one["pictures"] for one in job.result]) == (JobState.DONE, [12])
+    assert arrivals.list_arrivals(workspace) == []  # it waits for nobody
+    assert arrival_id in arrivals.sweep(workspace.settings)
+    assert not (workspace.settings.staging_folder / arrival_id).exists()
 
 
 def test_report_has_all_that_was_left_out_and_the_result_the_first_of_it(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_progress_reaches_the_total(workspace, make_folder):
     )
     assert seen[0] == (0, 32)
     assert seen[-1] == (32, 32)
+
+
+def test_few_pictures_are_read_at_once_however_many_cores_there_are(workspace, make_folder, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    readers = set()
+
+    def count(*_):
+        readers.update(thread.name for thread in threading.enumerate() if thread.name.startswith("reading"))
+
+    ingest_folder(workspace, make_folder(train=90, flat=True), "parts", progress=count)
+    assert 2 <= len(readers) <= 8
 
 
 def test_unreadable_picture_is_listed_and_the_others_go_in(workspace, make_folder):
