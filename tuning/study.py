@@ -142,7 +142,7 @@ def _load_features(context: StudyContext) -> TrialData:
     cached = cached_features(
         context.workspace,
         context.version,
-        context.pictures.unsealed,
+        (*context.pictures.unsealed, *context.pictures.turned(context.spec.knobs.get("mirror", ()))),
         context.extractor,
         height=context.base.height,
         width=context.base.width,

@@ -77,7 +77,7 @@ def run_trial(
         on_epoch(epoch.index, epoch.epochs, epoch.loss, last_value)
 
     head = train(
-        patch_features(data.workspace, data.cached, data.pictures.train, config),
+        patch_features(data.workspace, data.cached, data.pictures.training(config.mirror), config),
         config,
         device=data.device,
         on_epoch=judge,
