@@ -23,7 +23,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from storage.errors import DatabaseUnavailable, SchemaTooNew
@@ -105,6 +105,10 @@ def session(engine: Engine) -> Iterator[Session]:
             yield opened
     except OperationalError as error:
         raise _unavailable(engine, error) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:  # the server went away in the middle of something
+            raise
+        raise _unavailable(engine, error) from error
 
 
 def migrate(engine: Engine) -> None:
@@ -137,7 +141,7 @@ def migrate(engine: Engine) -> None:
         raise _unavailable(engine, error) from error
 
 
-def _unavailable(engine: Engine, error: OperationalError) -> DatabaseUnavailable:
+def _unavailable(engine: Engine, error: DBAPIError) -> DatabaseUnavailable:
     if _is_full(error.orig):
         return DatabaseUnavailable(
             f"Database {engine.url!r} could not be written: its disk is full. Free some space there, then try again; "

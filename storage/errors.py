@@ -100,16 +100,16 @@ class NotChampion(StorageError):
     """The model to withdraw does not serve, or another one does by now."""
 
 
-class FeatureCacheError(StorageError):
-    """Features can't be cached as they are: not finite, beyond fp16, or not of the announced shape."""
-
-
 class TrackingError(StorageError):
     """MLflow refused or could not be reached."""
 
 
 class RunNotFound(StorageError):
     """MLflow has no run of this id."""
+
+
+class TrackingUnavailable(TrackingError):
+    """MLflow, or the way to it, is out of order; the same call may succeed later."""
 
 
 class BadEdit(StorageError):
@@ -124,12 +124,20 @@ class UnsafeName(BadName):
     """The name of a file leads out of its folder; whoever packed it made a mistake or means harm."""
 
 
+class FeatureCacheError(StorageError):
+    """Features can't be cached as they are: not finite, beyond fp16, or not of the announced shape."""
+
+
 class BadArchive(StorageError):
     """The archive is refused as a whole: damaged, unsafe or too large. Nothing of it was kept."""
 
 
 class DiskFull(BadArchive):
     """There is no room on the disk for what comes, which may itself be in order; it can be tried again."""
+
+
+class FeaturesDoNotFit(FeatureCacheError, DiskFull):
+    """There is no room on the disk for features; they can be computed again once there is."""
 
 
 class UnreadableFolder(StorageError):

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.atomic_files import TEMPORARY_PREFIX, sync_folder, temporary_beside, write_file
-from storage.errors import FeatureCacheError
+from storage.errors import FeatureCacheError, FeaturesDoNotFit
+from storage.room import NO_ROOM
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,8 @@ class FeatureCache:
             shapes: (C, h, w) by stage.
             batches: in the order of the rows, per stage (b, C, h, w) of any float dtype.
         Raises:
-            FeatureCacheError: the batches don't fit rows and shapes or aren't finite in fp16, or the disk is full.
+            FeatureCacheError: the batches don't fit rows and shapes or aren't finite in fp16.
+            FeaturesDoNotFit: the disk is full.
         """
         _check_announced(rows, shapes)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -132,9 +134,9 @@ class FeatureCache:
             write_file(temporary / INDEX, _index(key, rows, shapes))
             return self._publish(temporary, key)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in NO_ROOM:
                 raise
-            raise FeatureCacheError(
+            raise FeaturesDoNotFit(
                 f"The disk of {self.folder} filled up. Free some space, or move SIMPLENET_HOME to a larger disk."
             ) from error
         finally:
@@ -176,7 +178,7 @@ class FeatureCache:
         needed = rows * sum(_row_bytes(shape) for shape in shapes.values())
         free = shutil.disk_usage(self.folder).free
         if needed > free:
-            raise FeatureCacheError(
+            raise FeaturesDoNotFit(
                 f"Features of {rows} images need {needed / 1e9:.1f} GB in {self.folder}; {free / 1e9:.1f} GB are free. "
                 "Free some space, or move SIMPLENET_HOME to a larger disk."
             )

@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -72,7 +72,8 @@ class Settings(BaseSettings):
 
     upload_max_gb: float = Field(default=100.0, gt=0)  # of one upload through the dashboard
 
-    workers: int = Field(default=1, ge=0, le=1024)  # processes that run studies
+    # Processes that run studies: "auto" is one per GPU, or one on the CPU.
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     lease_seconds: float = Field(default=60, gt=0)  # so long without heartbeat frees a study
     heartbeat_seconds: float = Field(default=5, gt=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

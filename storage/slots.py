@@ -18,6 +18,7 @@ from storage.errors import LeaseLost
 from storage.heartbeats import Beat
 from storage.records import StudyState, TrialSlot, Wanted
 from storage.schema import StudyRow, TrialSlotRow
+from storage.studies import check_held
 
 _UNSEEN = {"synchronize_session": False, "populate_existing": True}
 
@@ -141,27 +142,28 @@ def take_silent_slot(session: Session, beat: Beat, *, worker_id: str) -> TrialSl
     return None if row is None else _slot(row)
 
 
-def take_slots_of(session: Session, study_id: int, holder: str, *, worker_id: str) -> list[TrialSlot]:
-    """Take the slots of a worker that lost the study's lease: it holds nothing of the study any more."""
-    rows = session.scalars(
-        update(TrialSlotRow)
-        .where(TrialSlotRow.study_id == study_id, TrialSlotRow.worker_id == holder)
-        .values(worker_id=worker_id, attempt=TrialSlotRow.attempt + 1)
-        .returning(TrialSlotRow),
-        execution_options=_UNSEEN,
-    )
-    return [_slot(row) for row in rows]
+def recount(session: Session, *, study_id: int, worker_id: str, attempt: int, done: int) -> None:
+    """Set how much of the budget is handed out to what is done and what is under way.
 
-
-def adopt_done(session: Session, *, study_id: int, worker_id: str, attempt: int, done: int) -> None:
-    """Count the trials of a study that was begun before slots were counted, or by a program that knew none.
+    For studies that were begun before slots were counted, and after a crash between two databases. Call it under
+    `storage.studies.lock_study`.
 
     Raises:
         LeaseLost: the worker doesn't hold this attempt of the study.
     """
-    held = (StudyRow.id == study_id, StudyRow.worker_id == worker_id, StudyRow.attempt == attempt)
+    check_held(session, study_id=study_id, worker_id=worker_id, attempt=attempt)
     session.execute(
-        update(StudyRow).where(*held, StudyRow.slots < done).values(slots=done),
+        update(StudyRow)
+        .where(StudyRow.id == study_id)
+        .values(slots=done + len(list_slots(session, study_id))),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def drop_free_slots(session: Session, study_id: int) -> None:
+    """Forget the slots of a study that were given back and that nobody shall take any more."""
+    session.execute(
+        delete(TrialSlotRow).where(TrialSlotRow.study_id == study_id, TrialSlotRow.worker_id.is_(None)),
         execution_options={"synchronize_session": False},
     )
 

@@ -207,6 +207,25 @@ def study_beats(session: Session) -> list[Beat]:
     ]
 
 
+def wish(session: Session, study_id: int) -> tuple[StudyState, Wanted]:
+    """The state of a study and what is wanted of it; the quickest question about it.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    found = session.execute(
+        select(StudyRow.state, StudyRow.wanted).where(StudyRow.id == study_id)
+    ).one_or_none()
+    if found is None:
+        raise StudyNotFound(f"There is no study with id {study_id}. Take one from the list of studies.")
+    return found.state, found.wanted
+
+
+def lock_study(session: Session, study_id: int) -> None:
+    """Have others that lock the study wait until this session ends; where SQLite is used there are no others."""
+    session.execute(select(StudyRow.id).where(StudyRow.id == study_id).with_for_update())
+
+
 def check_held(session: Session, *, study_id: int, worker_id: str, attempt: int) -> None:
     """Keep the lease from being taken before this session ends; call it first where other tables are written.
 

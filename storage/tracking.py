@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from storage.errors import RunNotFound, TrackingError
+from storage.errors import RunNotFound, TrackingError, TrackingUnavailable
 from storage.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"  # alias of the version of a dataset's model that serves
 CHECKPOINT = "checkpoint"  # name of the folder with weights and configuration inside a logged model
+# What MLflow calls a server that does not answer, or one whose database is away.
+_AWAY = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 PARAM_LENGTH = 500  # characters; longer values are cut, MLflow refuses above 6,000
 
 
@@ -211,9 +213,13 @@ class Tracking:
             metrics=dict(run.data.metrics),
         )
 
-    def tagged_runs(self, dataset_name: str, tags: Mapping[str, str]) -> list[str]:
-        """Ids of the dataset's runs that carry all these tags with these values."""
+    def tagged_runs(
+        self, dataset_name: str, tags: Mapping[str, str], *, status: str | None = None
+    ) -> list[str]:
+        """Ids of the dataset's runs that carry all these tags with these values; of one status where given."""
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        if status is not None:
+            wanted += f" and attributes.status = '{status}'"
         experiment_id = self.experiment(dataset_name)
         with _refusals("look for runs of", dataset_name):
             return [
@@ -428,7 +434,8 @@ class _refusals:  # noqa: N801 (reads as a phrase: `with _refusals("start run", 
         from mlflow.exceptions import MlflowException
 
         if isinstance(error, MlflowException | ConnectionError | TimeoutError | OSError):
-            raise TrackingError(
+            away = not isinstance(error, MlflowException) or error.error_code in _AWAY
+            raise (TrackingUnavailable if away else TrackingError)(
                 f"MLflow could not {self._what}: {error}. Check SIMPLENET_TRACKING_URI and that the MLflow "
                 "server or its database is in reach, then try again."
             ) from error

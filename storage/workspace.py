@@ -59,6 +59,11 @@ def open_workspace(settings: Settings | None = None) -> Workspace:
     except BaseException:
         engine.dispose()
         raise
+    return attach(settings, engine)
+
+
+def attach(settings: Settings, engine: Engine) -> Workspace:
+    """An installation that another process has opened and keeps up to date; nothing is connected to yet."""
     return Workspace(
         settings=settings,
         engine=engine,

@@ -17,12 +17,12 @@ from engine.config import SimpleNetConfig
 from engine.features import FeatureExtractor
 from engine.geometry import in_view
 from engine.scoring import Detector
-from storage import models
+from storage import models, studies
 from storage.records import Model, ModelState, Promotion, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning import heads
-from tuning.context import StudyContext
+from tuning.context import CandidateContext
 from tuning.errors import TuningError
 from tuning.figures import Figures, figures
 from tuning.map_cache import MapCache, map_cache, map_folder
@@ -33,7 +33,7 @@ from tuning.trial import TrialData, run_trial
 logger = logging.getLogger(__name__)
 
 
-def make_candidate(context: StudyContext, data: TrialData, best: FrozenTrial) -> Model:
+def make_candidate(context: CandidateContext, data: TrialData, best: FrozenTrial) -> Model:
     """Judge the best trial on the sealed test, register it, and promote it if the policy says so.
 
     Every step can be repeated after a crash: the sealed test is not read again for the same trial, and a model that is
@@ -80,7 +80,7 @@ def current_user() -> str:
         return "unknown"
 
 
-def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Model:
+def _register(context: CandidateContext, data: TrialData, best: FrozenTrial) -> Model:
     workspace, study = context.workspace, context.lease.study
     run_id = str(best.user_attrs["run_id"])
     detector = _detector(context, data, best)
@@ -121,6 +121,7 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
         version = context.tracking.register(study.dataset_name, uri, run_id, tags)
     cache.rename(map_folder(workspace, study.dataset_name, version))
     with workspace.session() as session:
+        studies.check_held(session, **context.lease.hold)
         model = models.create_model(
             session,
             dataset_version_id=context.version.id,
@@ -136,7 +137,7 @@ def _register(context: StudyContext, data: TrialData, best: FrozenTrial) -> Mode
     return model
 
 
-def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Detector:
+def _detector(context: CandidateContext, data: TrialData, best: FrozenTrial) -> Detector:
     """The best trial's model: its kept head, or trained again where that is gone (same seed, same weights).
 
     It runs in float32 whatever the study ran in, and is calibrated anew as it will serve: a score must not depend on
@@ -173,7 +174,7 @@ def _detector(context: StudyContext, data: TrialData, best: FrozenTrial) -> Dete
 
 
 def _sealed_test(
-    context: StudyContext, detector: Detector, best: FrozenTrial, run_id: str, cache: MapCache
+    context: CandidateContext, detector: Detector, best: FrozenTrial, run_id: str, cache: MapCache
 ) -> dict[str, Any] | None:
     """Read the sealed test once and record it; after a crash the recorded figures are used, not read again."""
     workspace, study = context.workspace, context.lease.study
@@ -187,6 +188,7 @@ def _sealed_test(
             return dict(reading.figures)
     found = evaluate(context, detector, pictures, cache).to_json()
     with workspace.session() as session:
+        studies.check_held(session, **context.lease.hold)
         models.record_test_reading(
             session,
             dataset_version_id=context.version.id,
@@ -200,7 +202,7 @@ def _sealed_test(
 
 
 def evaluate(
-    context: StudyContext, detector: Detector, pictures: tuple[Picture, ...], cache: MapCache
+    context: CandidateContext, detector: Detector, pictures: tuple[Picture, ...], cache: MapCache
 ) -> Figures:
     """Score pictures in their own pixels, keep their maps in `cache`, and figure on what the model sees of them."""
     config = detector.config
@@ -228,7 +230,7 @@ def evaluate(
     )
 
 
-def _compare(context: StudyContext, detector: Detector, cache: MapCache) -> dict[str, Any] | None:
+def _compare(context: CandidateContext, detector: Detector, cache: MapCache) -> dict[str, Any] | None:
     """Paired bootstrap of the candidate against the reigning champion on the same test pictures; None without one.
 
     Only within one dataset version: in another, this version's test pictures may have had other roles.
@@ -256,7 +258,7 @@ def _compare(context: StudyContext, detector: Detector, cache: MapCache) -> dict
 
 
 def _scores(
-    context: StudyContext, detector: Detector, pictures: tuple[Picture, ...], cache: MapCache
+    context: CandidateContext, detector: Detector, pictures: tuple[Picture, ...], cache: MapCache
 ) -> NDArray[np.float64]:
     """Scores of pictures under a model, computed where its cache lacks them."""
     scores = []

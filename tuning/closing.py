@@ -2,11 +2,12 @@
 
 import logging
 
+from storage import slots
 from storage.errors import StorageError
 from storage.records import Study, StudyState
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning import search as searching
+from tuning import retries
 
 logger = logging.getLogger(__name__)
 
@@ -16,10 +17,20 @@ def close_study(workspace: Workspace, tracking: Tracking, study: Study) -> None:
 
     The study's own state is recorded already and stays as it is when MLflow is out of reach; that is logged.
     """
+    with workspace.session() as session:
+        slots.drop_slots(session, study.id)
     status = "KILLED" if study.state is StudyState.CANCELLED else "FAILED"
-    runs = searching.give_up(workspace.settings.optuna_url, study.id, f"the study was {study.state}")
+    runs = retries.give_up(workspace.settings.optuna_url, study.id, f"the study was {study.state}")
     try:
-        for run_id in [*runs, *([study.parent_run_id] if study.parent_run_id else [])]:
+        if study.parent_run_id is None:
+            return
+        # Those too that were started by a worker that died before it could say so.
+        tags = {"study": str(study.id)}
+        for run_id in {
+            *runs,
+            study.parent_run_id,
+            *tracking.tagged_runs(study.dataset_name, tags, status="RUNNING"),
+        }:
             tracking.end_run(run_id, status)
     except StorageError:
         logger.exception("runs of a finished study stay open in MLflow", extra={"study": study.id})

@@ -41,6 +41,18 @@ class BackboneChanged(TuningError):
     """A study would go on with another backbone than it began with."""
 
 
+class DatasetChanged(TuningError):
+    """The pictures of a recorded trial are not here as they were."""
+
+
+class NotRepeatable(TuningError):
+    """A run is of no completed trial, or does not hold what it takes to repeat it."""
+
+
+class TrialNotFound(TuningError):
+    """A study has no trial of this number, or there is no such study."""
+
+
 class NoChampion(TuningError):
     """A dataset has no champion yet."""
 
@@ -51,6 +63,14 @@ class NoCompletedTrial(TuningError):
 
 class TooManyAttempts(TuningError):
     """A study was begun again and again and never came to its end."""
+
+
+class OutOfMemory(TuningError):
+    """Memory ran out, on the device or beside it, however small the batches were made."""
+
+
+class OutOfRoom(TuningError):
+    """The disk has no room for what a study must write; it pauses and can go on later."""
 
 
 class StudyCancelled(TuningError):

@@ -14,7 +14,7 @@ from engine.features import FeatureExtractor, aggregate, extract
 from engine.images import PREPROCESSING
 from engine.synthetic import PLANTING
 from storage.atomic_files import TEMPORARY_PREFIX
-from storage.errors import FeatureCacheError
+from storage.errors import FeaturesDoNotFit
 from storage.feature_cache import CachedFeatures, FeatureKey
 from storage.records import DatasetVersion
 from storage.workspace import Workspace
@@ -83,7 +83,7 @@ def patch_features(
         (N, h, w, D) float16 on the CPU: half the memory, and no finer than the cache they come from. More than the
         setting `features_gb` lie in a file.
     Raises:
-        FeatureCacheError: the disk has no room for that file.
+        FeaturesDoNotFit: the disk has no room for that file.
     """
     rows = [cached.rows[picture.key] for picture in pictures]
     features = torch.empty(0)
@@ -114,7 +114,7 @@ def room(shape: torch.Size, workspace: Workspace) -> Tensor:
                     file.fileno(), 0, size
                 )  # a full disk is an error now, a crash when written to
         except OSError as error:
-            raise FeatureCacheError(
+            raise FeaturesDoNotFit(
                 f"Patch features of {shape[0]} pictures need {size / 1e9:.1f} GB in {folder} ({error.strerror}). Free "
                 "some space, move SIMPLENET_HOME to a larger disk, or raise SIMPLENET_FEATURES_GB "
                 f"({workspace.settings.features_gb:g}) if memory allows."

@@ -11,11 +11,9 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from engine.checkpoint import save_head
-from engine.config import SimpleNetConfig
-from engine.simplenet import SimpleNet
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning.budget import feasible, own
 from tuning.context import head_folder
 
 logger = logging.getLogger(__name__)
@@ -27,8 +25,12 @@ NEVER = {"weights": "not kept: other trials of the study are better"}
 
 
 def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The completed trials of the highest values, best first; of equal ones the earlier."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    """The study's own trials of the highest values that keep all limits, best first; of equal ones the earlier."""
+    complete = [
+        trial
+        for trial in own(trials)
+        if trial.state is TrialState.COMPLETE and trial.value is not None and feasible(trial)
+    ]
     return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
 
 
@@ -38,20 +40,9 @@ def among_best(trials: Sequence[FrozenTrial], value: float, count: int) -> bool:
     return len(best) < count or value > (best[-1].value or 0.0)
 
 
-def keep(
-    workspace: Workspace,
-    tracking: Tracking,
-    head: SimpleNet,
-    config: SimpleNetConfig,
-    *,
-    study_id: int,
-    number: int,
-    run_id: str,
-) -> None:
-    """Keep the head of a trial, here and in its run."""
-    folder = head_folder(workspace, study_id, number)
-    save_head(folder, head, config)
-    tracking.log_folder(run_id, folder, ARTIFACT)
+def keep(workspace: Workspace, tracking: Tracking, *, study_id: int, number: int, run_id: str) -> None:
+    """Keep the head of a trial, which lies here, in its run as well: other machines find it there."""
+    tracking.log_folder(run_id, head_folder(workspace, study_id, number), ARTIFACT)
     tracking.set_tags(run_id, KEPT)
 
 

@@ -54,6 +54,10 @@ class Range:
     def __str__(self) -> str:
         return f"{self.low:g}..{self.high:g}"
 
+    def clip(self, value: float) -> float:
+        """A value inside, in the range's own type."""
+        return int(value) if self.integer else float(value)
+
     def values(self, count: int) -> tuple[float, ...]:
         """Evenly spaced values on the range's scale, ends included; fewer where whole numbers fall together."""
         space = np.geomspace if self.log else np.linspace

@@ -1,46 +1,80 @@
-"""A worker's hold on one study: a thread keeps the lease alive, the study asks it at every step whether to go on."""
+"""A worker's hold on a study and on the trial that it runs: a thread keeps both alive and hears what is wanted.
+
+The study's thread asks at every step whether to go on. One worker leads a study: it holds the study's lease, prepares
+it and makes its champion. Others help: they hold trials of it only.
+"""
 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from storage import studies
-from storage.errors import LeaseLost, StorageError
-from storage.records import Study, Wanted, now
+from optuna.exceptions import StorageInternalError
+
+from storage import slots, studies
+from storage.errors import DatabaseUnavailable, LeaseLost, StorageError
+from storage.heartbeats import Watch
+from storage.records import Study, StudyState, TrialSlot, Wanted, now
 from storage.workspace import Workspace
 from tuning.errors import StudyCancelled, StudyPaused
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5  # progress is written at most this often; a page refreshes no faster
+WISH_SECONDS = 1.0  # between two looks at what is wanted
+OUTAGE_SECONDS = (0.5, 1.0, 2.0, 5.0)  # waits while a database is away, the last one for ever
+_Answer = TypeVar("_Answer")
+
+
+class WorkerStopping(Exception):
+    """The worker process is to end: not an error, the study goes on elsewhere or later."""
+
+
+class TrialTaken(Exception):
+    """Another worker has the trial by now: this one was not heard of for too long. Not an error of the study."""
 
 
 class Lease:
-    """Holds a claimed study while used as a context manager. Its methods are for one thread, the study's own.
+    """Holds a study, and a trial of it, while used as a context manager. Its methods are for the study's own thread.
 
-    A heartbeat that fails because the database is busy is tried again at the next beat; the lease outlives a few.
+    A heartbeat that fails because the database is busy or away is tried again at the next beat.
     """
 
-    def __init__(self, workspace: Workspace, study: Study, worker_id: str, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        study: Study,
+        worker_id: str,
+        stop: threading.Event,
+        *,
+        watch: Watch,
+        lead: bool = True,
+    ) -> None:
         """Take over the hold that a claim gave.
 
         Args:
-            study: as `studies.claim` answered it; its attempt number fences all that is written.
+            study: as `studies.claim` answered it; its attempt number fences all that a lead writes.
             stop: set when the worker process is asked to end; the study is then left for another worker.
+            watch: kept up to date with every heartbeat, so that this worker knows who else has fallen silent.
+            lead: holds the study's lease; a helper holds the slot of a trial only.
         """
         self.workspace = workspace
         self.study = study
         self.worker_id = worker_id
+        self.lead = lead
+        self.watch = watch
+        self.slot: TrialSlot | None = None
+        self._trial_number: int | None = None
         self._stop = stop
         self._released = threading.Event()
         self._wanted = Wanted.RUN
         self._lost: LeaseLost | None = None
+        self._slot_lost: TrialSlot | None = None
         self._reported_at = 0.0
         self._progress: dict[str, Any] = dict(study.progress)
-        self._thread = threading.Thread(target=self._beat, name=f"lease-{study.id}", daemon=True)
+        self._thread = threading.Thread(target=self._keep_alive, name=f"lease-{study.id}", daemon=True)
 
     def __enter__(self) -> "Lease":
         self._thread.start()
@@ -52,13 +86,24 @@ class Lease:
         self._released.set()
         self._thread.join()
 
+    @property
+    def hold(self) -> dict[str, Any]:
+        """What every fenced write to the study names."""
+        return {"study_id": self.study.id, "worker_id": self.worker_id, "attempt": self.study.attempt}
+
+    def hold_slot(self, slot: TrialSlot | None, trial_number: int | None = None) -> None:
+        """Keep the slot of a trial alive as well, from now on; None: none any more."""
+        self._slot_lost = None
+        self.slot, self._trial_number = slot, trial_number
+
     def check(self) -> None:
-        """Unwind the study if it should not go on.
+        """Unwind the study or its trial if it should not go on.
 
         Raises:
             StudyCancelled, StudyPaused: by a person's wish.
             WorkerStopping: the worker process is to end.
-            LeaseLost: another worker has the study.
+            LeaseLost: another worker has the study, or it has ended.
+            TrialTaken: another worker has the trial.
         """
         if self._lost is not None:
             raise self._lost
@@ -68,48 +113,107 @@ class Lease:
             raise StudyCancelled(f"Study '{self.study.name}' was cancelled.")
         if self._wanted is Wanted.PAUSE:
             raise StudyPaused(f"Study '{self.study.name}' was paused.")
+        if self._slot_lost is not None and self._slot_lost is self.slot:
+            raise TrialTaken(f"Trial slot {self.slot.number} of study '{self.study.name}' was taken over.")
 
     def report(self, progress: Mapping[str, Any], *, at_once: bool = False) -> None:
-        """Show how far the study is; what changes is merged into what was reported before. Also checks."""
+        """Show how far the study or the trial is; what changes is merged into what was reported before. Also checks.
+
+        While the database is away nothing is shown, and the work goes on.
+        """
         self.check()
         self._progress.update(progress)
         moment = time.monotonic()
         if not at_once and moment - self._reported_at < PROGRESS_SECONDS:
             return
         self._reported_at = moment
-        with self.workspace.session() as session:
-            studies.set_progress(
-                session,
-                study_id=self.study.id,
-                worker_id=self.worker_id,
-                attempt=self.study.attempt,
-                progress=self._progress,
-            )
+        try:
+            if self.slot is not None:
+                self._report_trial(self.slot)
+            if self.lead:
+                with self.workspace.session() as session:
+                    studies.set_progress(session, **self.hold, progress=self._progress)
+        except DatabaseUnavailable:
+            logger.warning("progress not shown: the database is away", extra={"study": self.study.id})
 
-    def _beat(self) -> None:
-        settings = self.workspace.settings
-        while not self._released.is_set():
+    def _report_trial(self, slot: TrialSlot) -> None:
+        try:
+            with self.workspace.session() as session:
+                slots.beat_slot(session, slot, _of_trial(self._progress))
+        except LeaseLost as lost:
+            raise TrialTaken(str(lost)) from lost
+
+    def patiently(self, action: Callable[[], _Answer]) -> _Answer:
+        """Do something with our database or Optuna's, waiting while it is away. Checks meanwhile."""
+        for attempt in range(1_000_000):
             try:
-                with self.workspace.session() as session:
-                    self._wanted = studies.heartbeat(
-                        session,
-                        study_id=self.study.id,
-                        worker_id=self.worker_id,
-                        attempt=self.study.attempt,
-                        now=now(),
-                        lease_seconds=settings.lease_seconds,
-                    )
-                with self.workspace.session() as session:
-                    studies.beat_worker(session, worker_id=self.worker_id, study_id=self.study.id, now=now())
+                return action()
+            except (DatabaseUnavailable, StorageInternalError) as outage:
+                logger.warning("waiting for the database: %s", outage, extra={"study": self.study.id})
+            self.pause(OUTAGE_SECONDS[min(attempt, len(OUTAGE_SECONDS) - 1)])
+        raise AssertionError("unreachable")
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for a while, but check."""
+        until = time.monotonic() + seconds
+        while True:
+            self.check()
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._stop.wait(min(left, 0.1))
+
+    def _keep_alive(self) -> None:
+        settings = self.workspace.settings
+        beat_at = 0.0
+        while not self._released.is_set() and self._lost is None:
+            try:
+                if time.monotonic() >= beat_at:
+                    self._beat()
+                    beat_at = time.monotonic() + settings.heartbeat_seconds
+                else:
+                    self._hear()
             except LeaseLost as error:
                 self._lost = error
-                return
             except StorageError:
                 logger.exception("heartbeat failed; trying again", extra={"study": self.study.id})
-            self._released.wait(
-                min(settings.heartbeat_seconds, 1.0 if self._wanted is not Wanted.RUN else 1e9)
+            self._released.wait(min(WISH_SECONDS, settings.heartbeat_seconds))
+
+    def _beat(self) -> None:
+        slot = self.slot
+        if self.lead:
+            with self.workspace.session() as session:
+                seconds = self.workspace.settings.lease_seconds
+                studies.heartbeat(session, **self.hold, now=now(), lease_seconds=seconds)
+        if slot is not None:
+            try:
+                with self.workspace.session() as session:
+                    slots.beat_slot(session, slot)
+            except LeaseLost:
+                if self.slot is slot:  # not given back meanwhile by the study's thread
+                    self._slot_lost = slot
+        with self.workspace.session() as session:
+            self.watch.see([*studies.study_beats(session), *slots.slot_beats(session)])
+        self._hear()
+        with self.workspace.session() as session:
+            studies.beat_worker(
+                session,
+                worker_id=self.worker_id,
+                study_id=self.study.id,
+                trial_number=self._trial_number,
+                now=now(),
+            )
+
+    def _hear(self) -> None:
+        with self.workspace.session() as session:
+            state, wanted = studies.wish(session, self.study.id)
+        self._wanted = wanted
+        # A helper goes on while the study has no lead for a moment, but not after it has come to rest.
+        if not self.lead and state not in (StudyState.RUNNING, StudyState.QUEUED) and wanted is Wanted.RUN:
+            raise LeaseLost(
+                f"Study '{self.study.name}' ({self.study.id}) is {state}. Its trials are not run any more."
             )
 
 
-class WorkerStopping(Exception):
-    """The worker process is to end: not an error, the study goes on elsewhere or later."""
+def _of_trial(progress: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: progress[name] for name in ("phase", "epoch", "epochs", "message") if name in progress}

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from storage import studies
 from storage.errors import DatabaseUnavailable
 from storage.records import Study, Worker, now
+from storage.settings import Settings
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.insight import Importance, Method, importance
@@ -143,6 +144,14 @@ def live_workers(workspace: Workspace) -> list[Worker]:
     """Workers that were heard of within the last half minute."""
     with workspace.session() as session:
         return studies.list_workers(session, alive_since=now() - timedelta(seconds=ALIVE_SECONDS))
+
+
+def shares_studies(settings: Settings) -> bool:
+    """Whether several workers may run trials of one study: where both databases are PostgreSQL.
+
+    SQLite locks a whole database for every write, and Optuna would give one enqueued trial to two workers there.
+    """
+    return not any(url.startswith("sqlite") for url in (settings.database_url, settings.optuna_url))
 
 
 def worker_alive(workspace: Workspace) -> bool:

@@ -6,43 +6,34 @@ Of a trial: its configuration as parameters, its curves by epoch, its figures, a
 grids of MLflow's pages; and the head of the best (`tuning.heads`). Sealed test pictures are in none of it.
 """
 
-import logging
 import time
-import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
-from PIL import Image
 
-from engine import heatmap
 from engine.config import SimpleNetConfig
-from engine.features import FeatureExtractor
-from storage.errors import TrackingError
 from storage.records import DatasetVersion, Study
 from storage.tracking import Tracking
 from tuning import heads, plots, queries
-from tuning.context import StudyContext
+from tuning.child import traceback_of
+from tuning.context import ReadyBackbone, StudyContext
 from tuning.insight import importance
-from tuning.pictures import Picture
-from tuning.provenance import surroundings, weights_digest
 from tuning.spec import KNOBS, StudySpec
-from tuning.trial import TrialData, TrialResult, maps_of
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tuning.computing import Trained
 
+SEVERAL = ", "  # between the backbones of a study
 RECIPE = "recipe.json"
 SCORES = "scores.json"
 FLUSH_SECONDS = 2.0  # between two calls that carry the metrics of the epochs since
-EXAMPLES = 4  # validation pictures whose heatmaps every trial keeps
-OPACITY = 0.6  # of their overlays
-SIDE = 256  # pixels of their longer side
+BATCH_EPOCHS = 400  # in one call at most; MLflow takes 1,000 metrics
 
 
 class EpochMetrics:
-    """Metrics of a running trial, sent to its run in batches; an MLflow that is away gets them later."""
+    """Metrics of a running trial, sent to its run in batches."""
 
     def __init__(self, tracking: Tracking, run_id: str) -> None:
         self._tracking = tracking
@@ -53,20 +44,11 @@ class EpochMetrics:
     def add(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Note the metrics of an epoch; sends what is waiting if the last call was long enough ago."""
         self._waiting.append((epoch, int(time.time() * 1000), dict(metrics)))
-        if time.monotonic() - self._sent_at < FLUSH_SECONDS:
-            return
-        try:
+        if time.monotonic() - self._sent_at >= FLUSH_SECONDS or len(self._waiting) == BATCH_EPOCHS:
             self.flush()
-        except TrackingError:
-            logger.warning("metrics wait for MLflow", extra={"run": self._run_id}, exc_info=True)
-        self._sent_at = time.monotonic()
 
     def flush(self) -> None:
-        """Send all that waits; to be called when the trial has ended, however it did.
-
-        Raises:
-            TrackingError: MLflow is away; nothing is lost, call again.
-        """
+        """Send all that waits; to be called when the trial has ended, however it did."""
         if self._waiting:
             self._tracking.log_history(self._run_id, self._waiting)
             self._waiting = []
@@ -74,19 +56,22 @@ class EpochMetrics:
 
 
 def start_study(
-    tracking: Tracking, study: Study, spec: StudySpec, version: DatasetVersion, extractor: FeatureExtractor
+    tracking: Tracking,
+    study: Study,
+    spec: StudySpec,
+    version: DatasetVersion,
+    backbones: Sequence[ReadyBackbone],
 ) -> str:
     """Start the run above the runs of a study's trials; answers its id."""
-    backbone = extractor.backbone
     run_id = tracking.start_run(
         study.dataset_name,
         study.name,
         tags={
             "kind": "study",
             "study": str(study.id),
-            **_of_data(version, extractor),
-            "stronger_backbone": backbone.stronger or "",
-            **surroundings(extractor.device, extractor.dtype),
+            **_of_data(version, backbones),
+            "stronger_backbone": backbones[0].backbone.stronger or "",
+            **backbones[0].surroundings,
             **_of_spec(spec),
             "mlflow.note.content": f"Study {study.id} of {study.dataset_name}, version {version.number}.",
         },
@@ -97,8 +82,8 @@ def start_study(
 
 def start_trial(context: StudyContext, trial: optuna.Trial, config: SimpleNetConfig) -> str:
     """Start the run of a trial, with all that it takes to repeat it; answers its id."""
-    study, extractor = context.lease.study, context.extractor
-    made_by = surroundings(extractor.device, extractor.dtype)
+    study, ready = context.lease.study, context.backbone_of(trial.params)
+    made_by = ready.surroundings
     run_id = context.tracking.start_run(
         context.version.dataset_name,
         trial_name(trial.number, config, trial.params),
@@ -110,7 +95,7 @@ def start_trial(context: StudyContext, trial: optuna.Trial, config: SimpleNetCon
             "trial": str(trial.number + 1),
             "worker": context.lease.worker_id,
             "synthetic_validation": str(context.pictures.synthetic_validation).lower(),
-            **_of_data(context.version, extractor),
+            **_of_data(context.version, [ready]),
             **made_by,
             **_of_spec(context.spec),
         },
@@ -128,65 +113,64 @@ def start_trial(context: StudyContext, trial: optuna.Trial, config: SimpleNetCon
         "spec": context.spec.to_json(),
         "config": config.to_json(),
         "backbone": {
-            "name": extractor.backbone.name,
-            "digest": extractor.weights_digest,
-            "origin": extractor.backbone.origin,
-            "licence": extractor.backbone.licence,
+            "name": ready.backbone.name,
+            "digest": ready.backbone.digest,
+            "origin": ready.backbone.origin,
+            "licence": ready.backbone.licence,
         },
-        "stages": list(extractor.stages),
-        "surroundings": made_by,
+        "stages": list(ready.stages),
+        "surroundings": dict(made_by),
     }
     context.tracking.log_dict(run_id, recipe, RECIPE)
-    trial.set_user_attr("run_id", run_id)
-    trial.set_user_attr("config", config.to_json())
-    trial.set_user_attr("worker", context.lease.worker_id)
-    trial.set_user_attr("device", made_by["device"])
     return run_id
 
 
-def record_trial(
-    context: StudyContext, data: TrialData, run_id: str, config: SimpleNetConfig, result: TrialResult
-) -> None:
+def note_start(context: StudyContext, trial: optuna.Trial, config: SimpleNetConfig, run_id: str) -> None:
+    """Write beside a trial's parameters what it runs with; can be repeated."""
+    trial.set_user_attr("run_id", run_id)
+    trial.set_user_attr("config", config.to_json())
+    trial.set_user_attr("worker", context.lease.worker_id)
+    trial.set_user_attr("device", context.backbone_of(trial.params).device)
+
+
+def record_trial(context: StudyContext, run_id: str, trained: "Trained") -> None:
     """Keep what a completed trial found, but for its weights."""
-    tracking = context.tracking
+    tracking, result = context.tracking, trained.findings
     tracking.log_metrics(
         run_id,
-        {"value": result.value, **result.figures.to_metrics("validation"), "seconds": result.seconds},
+        {
+            "value": result.value,
+            **({} if result.spread is None else {"value.spread": result.spread}),
+            **result.figures.to_metrics("validation"),
+            "latency_ms": result.latency_ms,
+            "seconds": result.seconds,
+        },
     )
     tracking.log_dict(run_id, result.calibration.to_json(), "calibration.json")
     tracking.log_dict(run_id, result.figures.to_json(), "validation.json")
     scores = {
         picture.key: float(score)
-        for picture, score in zip(data.pictures.validation, result.validation_scores, strict=True)
+        for picture, score in zip(context.pictures.validation, result.validation_scores, strict=True)
     }
     tracking.log_dict(run_id, scores, SCORES)
-    tracking.set_tags(run_id, {"head_digest": weights_digest(result.head)})
-    _record_examples(tracking, data, run_id, config, result)
+    tracking.set_tags(run_id, {"head_digest": trained.head_digest})
+    for key, picture in trained.examples:
+        tracking.log_image(run_id, picture, key=key)
 
 
 def keep_head(
-    context: StudyContext,
-    run_id: str,
-    number: int,
-    config: SimpleNetConfig,
-    result: TrialResult,
-    before: Sequence[FrozenTrial],
+    context: StudyContext, run_id: str, trial: optuna.Trial, value: float, before: Sequence[FrozenTrial]
 ) -> None:
-    """Keep a completed trial's head if it is one of the best of the trials `before` it. To be called before its value
-    is told: a best trial that the database knows always has its weights."""
-    if not heads.among_best(before, result.value, context.workspace.settings.kept_heads):
+    """Keep a completed trial's head in its run if it is one of the best of the trials `before` it.
+
+    To be called before its value is told: a best trial that the database knows always has its weights.
+    """
+    within = all(excess <= 0 for excess in trial.constraints.values())
+    if not within or not heads.among_best(before, value, context.workspace.settings.kept_heads):
         context.tracking.set_tags(run_id, heads.NEVER)
         return
     study_id = context.lease.study.id
-    heads.keep(
-        context.workspace,
-        context.tracking,
-        result.head,
-        config,
-        study_id=study_id,
-        number=number,
-        run_id=run_id,
-    )
+    heads.keep(context.workspace, context.tracking, study_id=study_id, number=trial.number, run_id=run_id)
 
 
 def sweep_heads(context: StudyContext, trials: Sequence[FrozenTrial]) -> None:
@@ -201,9 +185,9 @@ def sweep_heads(context: StudyContext, trials: Sequence[FrozenTrial]) -> None:
     )
 
 
-def record_failure(tracking: Tracking, run_id: str) -> None:
-    """Keep the traceback of the error that is being handled, and end the run as failed."""
-    tracking.log_dict(run_id, {"traceback": traceback.format_exc()}, "error.json")
+def record_failure(tracking: Tracking, run_id: str, error: BaseException) -> None:
+    """Keep where an error came from, and end the run as failed."""
+    tracking.log_dict(run_id, {"error": str(error), "traceback": traceback_of(error)}, "error.json")
     tracking.end_run(run_id, "FAILED")
 
 
@@ -231,46 +215,17 @@ def trial_name(number: int, config: SimpleNetConfig, params: Mapping[str, Any]) 
     return " · ".join(parts)
 
 
-def examples(data: TrialData) -> list[Picture]:
-    """The validation pictures whose heatmaps every trial keeps: one of each kind of defect, then normal ones.
-
-    The same for all trials of a dataset version, so that they can be seen side by side.
-    """
-    kinds: dict[str, Picture] = {}
-    for picture in data.pictures.validation:
-        if picture.defect_type is not None:
-            kinds.setdefault(picture.defect_type, picture)
-    normal = [picture for picture in data.pictures.validation if not picture.anomalous]
-    return [*list(kinds.values())[: EXAMPLES - 1], *normal][:EXAMPLES]
-
-
-def _record_examples(
-    tracking: Tracking, data: TrialData, run_id: str, config: SimpleNetConfig, result: TrialResult
-) -> None:
-    """Overlays on the trial's own absolute scale, where MLflow's image grids find them."""
-    shown = examples(data)
-    small = []
-    for picture in shown:
-        drawn = Image.fromarray(picture.read(data.workspace.blobs)[0])
-        drawn.thumbnail((SIDE, SIDE))
-        small.append(np.asarray(drawn))
-    maps = maps_of(data, config, result.head, shown, [(one.shape[0], one.shape[1]) for one in small])
-    for number, (picture, pixels, anomaly_map) in enumerate(zip(shown, small, maps, strict=True), start=1):
-        what = picture.defect_type or "normal"
-        safe = "".join(sign if sign.isascii() and sign.isalnum() else " " for sign in what)
-        overlay = heatmap.overlay(pixels, anomaly_map, result.calibration, OPACITY)
-        tracking.log_image(run_id, overlay, key=f"validation {number} {safe}")
-
-
-def _of_data(version: DatasetVersion, extractor: FeatureExtractor) -> dict[str, str]:
+def _of_data(version: DatasetVersion, backbones: Sequence[ReadyBackbone]) -> dict[str, str]:
+    """Of several backbones, each value stands beside the others in their order."""
+    used = [ready.backbone for ready in backbones]
     return {
         "dataset": version.dataset_name,
         "dataset_version": str(version.number),
         "dataset_digest": version.digest,
-        "backbone": extractor.backbone.name,
-        "backbone_origin": extractor.backbone.origin,
-        "backbone_licence": extractor.backbone.licence or "unknown",
-        "weights_digest": extractor.weights_digest,
+        "backbone": SEVERAL.join(backbone.name for backbone in used),
+        "backbone_origin": SEVERAL.join(backbone.origin for backbone in used),
+        "backbone_licence": SEVERAL.join(backbone.licence or "unknown" for backbone in used),
+        "weights_digest": SEVERAL.join(backbone.digest for backbone in used),
     }
 
 

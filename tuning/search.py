@@ -4,7 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import (
@@ -13,20 +13,34 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
-from engine.config import SimpleNetConfig
 from storage.errors import DatabaseUnavailable
-from tuning.spec import MAX_TRIALS, Range, StudySpec, Values
+from tuning.budget import best, counted, left, own, untried, why_no_best
+from tuning.spec import MAX_TRIALS, Pruner, Range, Sampler, StudySpec, Values
+from tuning.wishes import (
+    BY_HAND,
+    ERROR,
+    FROM_STUDY,
+    FROM_TRIAL,
+    LOST,
+    ORIGIN,
+    PAPER,
+    PAPERS,
+    RETRY_OF,
+    first_wish,
+    taken_over,
+)
 
-PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
-"""The settings of SimpleNet, Liu et al., CVPR 2023, section 4.1: the first configuration that every study tries."""
+if TYPE_CHECKING:
+    from tuning.trial import Findings
+
+__all__ = ["ERROR", "LOST", "PAPER", "RETRY_OF", "best", "counted", "left", "why_no_best"]
 
 RETRIES = 2  # times a trial is tried again whose worker died under it
-LOST = "lost"  # user attribute of a trial that was given up unfinished: why; it does not count against the budget
-ERROR = "error"  # user attribute of a trial that failed: why
-RETRY_OF = "retry_of"  # user attribute: number of the lost trial that this one repeats
 WARMUP_EPOCHS = 3  # no trial is pruned before
+LATENCY = "latency"  # the constraint of a latency limit: milliseconds above it
 
 
 @lru_cache(maxsize=8)
@@ -68,113 +82,152 @@ def _distribution(values: Values) -> BaseDistribution:
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def open_search(url: str, study_id: int, spec: StudySpec) -> optuna.Study:
-    """The Optuna study of a study, made with the paper's settings enqueued when it is new.
+def open_search(
+    url: str, study_id: int, spec: StudySpec, *, begin: bool = True, stream: int = 0
+) -> optuna.Study:
+    """The Optuna study of a study, made when it is new; can be opened again after any crash.
 
-    What of the paper's settings lies outside the space is left to the sampler.
+    Args:
+        begin: take over the trials of the study that this one follows and enqueue the paper's settings, where that has
+            not happened: for the one worker that holds the study's lease.
+        stream: tells workers apart that sample for one study at once; equal streams would propose alike.
     """
     search = optuna.create_study(
         storage=open_storage(url),
         study_name=study_name(study_id),
         direction="maximize",
         load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=WARMUP_EPOCHS),
+        pruner=make_pruner(spec),
     )
+    trials = search.get_trials(deepcopy=False)
     # A sampler seeded alike after a restart would propose the same configurations again.
-    search.sampler = optuna.samplers.TPESampler(
-        seed=spec.seed + len(search.trials),
-        n_startup_trials=min(10, max(4, (spec.trials or MAX_TRIALS) // 3)),
-    )
-    if not search.trials:
-        space = distributions(spec)
-        first = PAPER | {name: getattr(SimpleNetConfig, name) for name in spec.knobs}
-        inside = {key: value for key, value in first.items() if _contains(space[key], value)}
-        search.enqueue_trial(inside, user_attrs={"origin": "paper"} if inside == first else {})
+    search.sampler = make_sampler(spec, seed=(spec.seed + len(trials) + 7919 * stream) % 2**31)
+    if begin:
+        _begin(url, search, spec)
     return search
 
 
-def recover(url: str, search: optuna.Study) -> list[str]:
-    """Fail the trials whose worker died under them, and enqueue each again, at most twice; then it counts as failed.
+def make_sampler(spec: StudySpec, *, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler that a specification names. A grid's points are enqueued by `ask`; what they leave is random."""
+    startup = min(10, max(4, (spec.trials or MAX_TRIALS) // 3))
+    match spec.sampler:
+        case Sampler.TPE:
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        case Sampler.GP:
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+        case Sampler.CMAES:
+            # It samples ranges only; choices are learned by TPE, one by one.
+            choices = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+            return optuna.samplers.CmaEsSampler(
+                seed=seed, independent_sampler=choices, warn_independent_sampling=False
+            )
+        case Sampler.RANDOM | Sampler.GRID:
+            return optuna.samplers.RandomSampler(seed=seed)
 
-    To be called by the one worker that holds the study's lease, before its first trial.
 
-    Returns:
-        The MLflow runs that those trials left open.
+def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
+    """The pruner that a specification names; it counts in epochs."""
+    match spec.pruner:
+        case Pruner.MEDIAN:
+            return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=WARMUP_EPOCHS)
+        case Pruner.HYPERBAND:
+            return optuna.pruners.HyperbandPruner(
+                min_resource=min(WARMUP_EPOCHS, spec.epochs), max_resource=spec.epochs, reduction_factor=3
+            )
+        case Pruner.NONE:
+            return optuna.pruners.NopPruner()
+
+
+def _begin(url: str, search: optuna.Study, spec: StudySpec) -> None:
+    if spec.follows is not None:
+        _take_over(url, search, spec, spec.follows)
+    begun = any(trial.user_attrs.get(ORIGIN) != BY_HAND for trial in own(search.get_trials(deepcopy=False)))
+    if not begun and spec.sampler is not Sampler.GRID:
+        wish, whole = first_wish(spec)
+        search.enqueue_trial(wish, user_attrs={ORIGIN: PAPERS} if whole else {})
+
+
+def _take_over(url: str, search: optuna.Study, spec: StudySpec, study_id: int) -> None:
+    """Add the completed trials of another study that lie in this one's space, each once, as knowledge."""
+    try:
+        other = optuna.load_study(storage=open_storage(url), study_name=study_name(study_id))
+    except KeyError:  # it never began
+        return
+    here = {_first_home(trial, 0) for trial in search.get_trials(deepcopy=False)}
+    for trial in other.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        home = _first_home(trial, study_id)
+        params = taken_over(trial, spec)
+        excess = _latency_excess(spec, trial.user_attrs.get("latency_ms"))
+        if home in here or params is None or excess is None:
+            continue
+        marks = {FROM_STUDY: home[0], FROM_TRIAL: home[1]}
+        search.add_trial(
+            optuna.trial.create_trial(
+                value=trial.value,
+                params=params,
+                distributions=distributions(spec),
+                user_attrs={**trial.user_attrs, **marks},
+                intermediate_values=trial.intermediate_values,
+                constraints=excess,
+            )
+        )
+
+
+def _first_home(trial: FrozenTrial, study_id: int) -> tuple[int, int]:
+    """The study that ran a trial, and its number there."""
+    attrs = trial.user_attrs
+    return attrs.get(FROM_STUDY, study_id), attrs.get(FROM_TRIAL, trial.number)
+
+
+def ask(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
+    """Begin the next trial: what is enqueued first, then a grid's next point, or what the sampler proposes.
+
+    Where several workers search at once, `tuning.budget.left` and this belong under one lock.
     """
-    lost = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in lost:
-        again = _retries(search, trial) < RETRIES
-        _lose(url, search, trial.number, LOST if again else ERROR, "the worker died during this trial")
-        if again:
-            search.enqueue_trial(_configuration(trial), user_attrs={RETRY_OF: trial.number, **_origin(trial)})
-    return [trial.user_attrs["run_id"] for trial in lost if "run_id" in trial.user_attrs]
+    if spec.sampler is Sampler.GRID:
+        trials = search.get_trials(deepcopy=False)
+        points = untried(trials, spec)
+        if points and not any(trial.state is TrialState.WAITING for trial in trials):
+            search.enqueue_trial(points[0])
+    return search.ask(distributions(spec))
 
 
-def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
-    """Give up a running trial by a person's wish, and enqueue its configuration for when the study goes on."""
-    trial = search.get_trials(deepcopy=False)[number]
-    _lose(url, search, number, LOST, reason)
-    search.enqueue_trial(_configuration(trial), user_attrs=dict(_origin(trial)))
+def note_result(trial: optuna.Trial, spec: StudySpec, result: "Findings") -> None:
+    """Write what a completed trial found beside its parameters, before its value is told."""
+    trial.set_user_attr("figures", result.figures.to_json())
+    trial.set_user_attr("calibration", result.calibration.to_json())
+    trial.set_user_attr("values", list(result.values))
+    trial.set_user_attr("spread", result.spread)
+    trial.set_user_attr("latency_ms", result.latency_ms)
+    for name, excess in (_latency_excess(spec, result.latency_ms) or {}).items():
+        trial.set_constraint(name, excess)
 
 
-def give_up(url: str, study_id: int, reason: str) -> list[str]:
-    """Fail whatever is left running of a study that has ended.
+def _latency_excess(spec: StudySpec, latency_ms: float | None) -> dict[str, float] | None:
+    """By how much the limit is missed, if there is one; None where nobody knows."""
+    if spec.latency_ms is None:
+        return {}
+    return None if latency_ms is None else {LATENCY: latency_ms - spec.latency_ms}
 
-    Returns:
-        The MLflow runs that those trials left open.
+
+def enqueue(url: str, study_id: int, spec: StudySpec, wish: Mapping[str, Any]) -> None:
+    """Let a study try a configuration before it proposes more of its own, whether or not it runs."""
+    search = open_search(url, study_id, spec, begin=False)
+    search.enqueue_trial(dict(wish), user_attrs={ORIGIN: BY_HAND})
+
+
+def trials_of(url: str, study_id: int) -> list[FrozenTrial]:
+    """The trials of a study in the order they were made; empty before it began.
+
+    Raises:
+        DatabaseUnavailable: they can't be read.
     """
     try:
-        search = optuna.load_study(storage=open_storage(url), study_name=study_name(study_id))
-    except KeyError:  # it never began
+        storage = open_storage(url)
+        return storage.get_all_trials(storage.get_study_id_from_name(study_name(study_id)), deepcopy=False)
+    except KeyError:
         return []
-    left = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in left:
-        _lose(url, search, trial.number, LOST, reason)
-    return [trial.user_attrs["run_id"] for trial in left if "run_id" in trial.user_attrs]
-
-
-def _lose(url: str, search: optuna.Study, number: int, attribute: str, reason: str) -> None:
-    storage = open_storage(url)
-    study_id = storage.get_study_id_from_name(search.study_name)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    storage.set_trial_user_attr(trial_id, attribute, reason)
-    search.tell(number, state=TrialState.FAIL)
-
-
-def counted(trials: list[FrozenTrial]) -> int:
-    """How many trials of the budget are used up: all that ended but those given up unfinished."""
-    return sum(trial.state.is_finished() and not trial.user_attrs.get(LOST) for trial in trials)
-
-
-def best(trials: list[FrozenTrial]) -> FrozenTrial | None:
-    """The completed trial of the highest value; the earliest where several share it."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    return (
-        isinstance(distribution, FloatDistribution | IntDistribution)
-        and distribution.low <= value <= distribution.high
-    )
-
-
-def _configuration(trial: FrozenTrial) -> dict[str, Any]:
-    """What is known of a trial's parameters, those included that were enqueued for it and that it never asked for."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
-def _origin(trial: FrozenTrial) -> Mapping[str, Any]:
-    return {"origin": trial.user_attrs["origin"]} if "origin" in trial.user_attrs else {}
-
-
-def _retries(search: optuna.Study, trial: FrozenTrial) -> int:
-    """How often the configuration of `trial` was already tried again."""
-    by_number = {other.number: other for other in search.get_trials(deepcopy=False)}
-    count = 0
-    while RETRY_OF in trial.user_attrs:
-        count += 1
-        trial = by_number[trial.user_attrs[RETRY_OF]]
-    return count
+    except StorageInternalError as error:
+        raise DatabaseUnavailable(
+            f"Optuna's database can not be read: {error}. Check SIMPLENET_OPTUNA_URL and that the database is in reach."
+        ) from error

@@ -212,11 +212,15 @@ def up(
             (workspace.settings.home / STATE_FILE).unlink(missing_ok=True)
 
 
-def installation(settings: Settings, *, demo: bool) -> list[ProcessSpec]:
+def installation(
+    settings: Settings, *, demo: bool, gpus: Sequence[str] | None = None, cores: int | None = None
+) -> list[ProcessSpec]:
     """The processes of one machine.
 
     Args:
         demo: also load the demo and launch its study, once, if the installation is empty.
+        gpus: what CUDA_VISIBLE_DEVICES calls each GPU; None: those of this machine.
+        cores: of the processor, to be shared out among the workers; None: those of this machine.
     """
     settings = _with_free_ports(settings)
     environment = {
@@ -245,9 +249,9 @@ def installation(settings: Settings, *, demo: bool) -> list[ProcessSpec]:
         ProcessSpec(
             name=f"worker {number}",
             command=(*SIMPLENET, "worker"),
-            environment={**environment, **WORKER_ENVIRONMENT},
+            environment={**environment, **WORKER_ENVIRONMENT, **its_own},
         )
-        for number in range(1, settings.workers + 1)
+        for number, its_own in enumerate(worker_environments(settings, gpus, cores), start=1)
     ]
     if demo:
         specs.append(
@@ -259,6 +263,47 @@ def installation(settings: Settings, *, demo: bool) -> list[ProcessSpec]:
             )
         )
     return specs
+
+
+def worker_environments(
+    settings: Settings, gpus: Sequence[str] | None = None, cores: int | None = None
+) -> list[dict[str, str]]:
+    """What tells the workers of a machine apart: each has one GPU, or its share of the processor's threads.
+
+    Args:
+        gpus, cores: as for `installation`.
+    """
+    if gpus is None:
+        gpus = gpus_here() if settings.device in ("auto", "cuda") else ()
+    cores = cores or _cores_here()
+    count = max(1, len(gpus)) if settings.workers == "auto" else settings.workers
+    environments = []
+    for number in range(count):
+        environment = {}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        if count > 1 and "OMP_NUM_THREADS" not in os.environ:
+            environment["OMP_NUM_THREADS"] = str(max(1, cores // count))
+        environments.append(environment)
+    return environments
+
+
+def gpus_here() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that torch could use here; told without torch, which takes seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    driver = Path("/proc/driver/nvidia/gpus")
+    try:
+        return [str(number) for number, _ in enumerate(driver.iterdir())]
+    except OSError:
+        return []
+
+
+def _cores_here() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ensure_worker(workspace: Workspace, study_id: int) -> None:

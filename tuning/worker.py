@@ -1,34 +1,65 @@
-"""A worker process: claims one study after the other and runs each under its lease."""
+"""A worker process: takes one study after the other, leads it under its lease or helps with its trials."""
 
 import logging
 import os
 import socket
 import threading
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
 
 from engine.devices import resolve_device
 from engine.errors import EngineError
-from storage import studies
-from storage.errors import DatabaseUnavailable, LeaseLost, StorageError, TrackingError
+from storage import slots, studies
+from storage.errors import (
+    DatabaseUnavailable,
+    DiskFull,
+    LeaseLost,
+    StorageError,
+    TrackingError,
+    WorkerNotFound,
+)
+from storage.heartbeats import Watch
 from storage.records import Study, StudyState, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning.child import Child
 from tuning.closing import close_study
+from tuning.computing import RunTrial
 from tuning.errors import StudyCancelled, StudyPaused, TooManyAttempts, TuningError
 from tuning.lease import Lease, WorkerStopping
-from tuning.study import run_study
+from tuning.queries import shares_studies
+from tuning.study import help_study, lead_study
+from tuning.study_log import logged
 from tuning.sweep import sweep
+from tuning.trial import run_trial
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0  # between two looks for a study
-OUTAGE_SECONDS = 10.0  # after a database or MLflow was out of reach, before the next look
+OUTAGE_SECONDS = 10.0  # after MLflow refused something, before the next look
+RECORD_SECONDS = 1.0  # between two tries to record how a study ended
 MAX_ATTEMPTS = 30  # claims of one study, pauses and outages included, before it counts as one that never ends
 
 
 def worker_name() -> str:
     """A new worker's id: readable, and different even where host and process id come again."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+@dataclass
+class _Worker:
+    workspace: Workspace
+    worker_id: str
+    stop: threading.Event
+    run: RunTrial
+    child: Child
+    watch: Watch
+    device: str
+    unable: set[int] = field(default_factory=set)  # studies that this worker could not help with
 
 
 def run_worker(
@@ -38,132 +69,207 @@ def run_worker(
     stop: threading.Event,
     study_id: int | None = None,
     once: bool = False,
+    run: RunTrial = run_trial,
 ) -> None:
-    """Claim and run studies until told to stop.
+    """Take and run studies until told to stop.
 
     Args:
         stop: ends the worker after the present step; its study is then free for another at once.
         study_id: end by itself as soon as this study is finished or paused; None: serve for ever.
         once: end by itself as soon as no study is waiting.
+        run: what trains and judges one configuration; it is imported by the process that computes.
     """
     device = str(resolve_device(workspace.settings.device))
     sweep(workspace)
+    with Child() as child:
+        worker = _Worker(
+            workspace=workspace,
+            worker_id=worker_id,
+            stop=stop,
+            run=run,
+            child=child,
+            watch=Watch(workspace.settings.lease_seconds),
+            device=device,
+        )
+        _register(worker)
+        logger.info("worker started", extra={"worker": worker_id, "device": device})
+        try:
+            _serve(worker, study_id, once)
+        finally:
+            with workspace.session() as session:
+                studies.remove_worker(session, worker_id=worker_id)
+
+
+def _serve(worker: _Worker, study_id: int | None, once: bool) -> None:
+    idle = min(IDLE_SECONDS, worker.workspace.settings.heartbeat_seconds / 2)
+    while not worker.stop.is_set():
+        try:
+            if _ended(worker.workspace, study_id):
+                return
+            lead, study = _take(worker, study_id)
+        except StorageError:
+            # An unreachable database is waited for, not died of.
+            logger.exception("no claim possible; trying again", extra={"worker": worker.worker_id})
+            worker.stop.wait(idle)
+            continue
+        if study is None and once:
+            return
+        if study is None:
+            worker.stop.wait(idle)
+        elif lead:
+            _lead(worker, study)
+        else:
+            _help(worker, study)
+            worker.stop.wait(idle)
+
+
+def _take(worker: _Worker, study_id: int | None) -> tuple[bool, Study | None]:
+    """The next study, and whether it is this worker's to lead; None where there is none."""
+    workspace, watch = worker.workspace, worker.watch
     with workspace.session() as session:
+        watch.see([*studies.study_beats(session), *slots.slot_beats(session)])
+    _beat(worker)
+    with workspace.session() as session:
+        shared = None
+        if shares_studies(workspace.settings):
+            shared = studies.first_open(session, study_id=study_id, without=worker.unable)
+        led = studies.claim(
+            session,
+            worker_id=worker.worker_id,
+            now=now(),
+            lease_seconds=workspace.settings.lease_seconds,
+            study_id=study_id,
+            silent=watch.silent("study"),
+            before=shared,
+        )
+    return led is not None, led or shared
+
+
+def _beat(worker: _Worker) -> None:
+    try:
+        with worker.workspace.session() as session:
+            studies.beat_worker(session, worker_id=worker.worker_id, study_id=None, now=now())
+    except WorkerNotFound:
+        _register(worker)
+
+
+def _register(worker: _Worker) -> None:
+    with worker.workspace.session() as session:
         studies.register_worker(
             session,
-            worker_id=worker_id,
+            worker_id=worker.worker_id,
             hostname=socket.gethostname(),
             pid=os.getpid(),
-            device=device,
+            device=worker.device,
+            threads=torch.get_num_threads(),
             now=now(),
         )
-    logger.info("worker started", extra={"worker": worker_id, "device": device})
-    try:
-        while not stop.is_set() and not _ended(workspace, study_id):
-            study = _claim(workspace, worker_id, study_id)
-            if study is None and once:
-                return
-            if study is None:
-                stop.wait(IDLE_SECONDS)
-            else:
-                _run(workspace, study, worker_id, stop)
-    finally:
-        with workspace.session() as session:
-            studies.remove_worker(session, worker_id=worker_id)
-
-
-def _claim(workspace: Workspace, worker_id: str, study_id: int | None) -> Study | None:
-    """The next study, or None; an unreachable database is waited for, not died of."""
-    try:
-        with workspace.session() as session:
-            studies.beat_worker(session, worker_id=worker_id, study_id=None, now=now())
-            return studies.claim(
-                session,
-                worker_id=worker_id,
-                now=now(),
-                lease_seconds=workspace.settings.lease_seconds,
-                study_id=study_id,
-            )
-    except StorageError:
-        logger.exception("no claim possible; trying again", extra={"worker": worker_id})
-        return None
 
 
 def _ended(workspace: Workspace, study_id: int | None) -> bool:
     if study_id is None:
         return False
     with workspace.session() as session:
-        state = studies.get_study(session, study_id).state
+        state, _ = studies.wish(session, study_id)
     return state.finished or state is StudyState.PAUSED
 
 
-def _run(workspace: Workspace, study: Study, worker_id: str, stop: threading.Event) -> None:
+def _lead(worker: _Worker, study: Study) -> None:
     """Run one claimed study and record how it ended.
 
-    A database or an MLflow server that is out of reach does not fail the study: it is handed back and taken again.
+    An MLflow server that refuses something does not fail the study: it is handed back and taken again.
     """
-    extra = {"study": study.id, "worker": worker_id}
-    logger.info("study claimed", extra=extra)
-    state, error = StudyState.FAILED, None
-    try:
-        if study.attempt > MAX_ATTEMPTS:
-            raise TooManyAttempts(
-                f"Study '{study.name}' was begun {study.attempt - 1} times without reaching its end; at most "
-                f"{MAX_ATTEMPTS} are allowed. Look for the reason in the workers' logs, then launch it again."
-            )
-        with Lease(workspace, study, worker_id, stop) as lease:
-            run_study(workspace, lease)
-        state = StudyState.COMPLETED
-    except StudyCancelled:
-        state = StudyState.CANCELLED
-    except StudyPaused:
-        state = StudyState.PAUSED
-    except LeaseLost:
-        logger.warning("lease lost; another worker has the study", extra=extra)
-        return
-    except WorkerStopping:
-        _hand_back(workspace, study, worker_id)
-        return
-    except (DatabaseUnavailable, TrackingError) as outage:
-        logger.exception("out of reach", extra=extra)
-        if study.attempt < MAX_ATTEMPTS:
-            _hand_back(workspace, study, worker_id)
-            stop.wait(OUTAGE_SECONDS)
+    workspace, stop = worker.workspace, worker.stop
+    extra = {"study": study.id, "worker": worker.worker_id}
+    hold: dict[str, Any] = {"study_id": study.id, "worker_id": worker.worker_id, "attempt": study.attempt}
+    with logged(workspace.settings, study.id, worker.worker_id):
+        logger.info("study claimed", extra=extra)
+        state, error = StudyState.FAILED, None
+        try:
+            if study.attempt > MAX_ATTEMPTS:
+                raise TooManyAttempts(
+                    f"Study '{study.name}' was begun {study.attempt - 1} times without reaching its end; at most "
+                    f"{MAX_ATTEMPTS} are allowed. Look for the reason in the workers' logs, then launch it again."
+                )
+            with Lease(workspace, study, worker.worker_id, stop, watch=worker.watch) as lease:
+                lead_study(workspace, lease, worker.child, worker.run)
+            logger.info("study completed", extra=extra)
             return
-        error = str(outage)
-    except (EngineError, StorageError, TuningError) as known:
-        logger.warning("study failed: %s", known, extra=extra)
-        error = str(known)
-    except Exception as unknown:
-        incident = uuid.uuid4().hex[:8]
-        logger.exception("study failed, incident %s", incident, extra=extra)
-        error = f"{type(unknown).__name__}: {unknown} (incident {incident}; the worker's log has the details)"
-    _finish(workspace, study, worker_id, state, error)
-
-
-def _hand_back(workspace: Workspace, study: Study, worker_id: str) -> None:
-    """Free the study at once; where even that fails, its lease runs out."""
-    try:
-        with workspace.session() as session:
-            studies.release(session, study_id=study.id, worker_id=worker_id, attempt=study.attempt, now=now())
-    except StorageError:
-        logger.exception("study not handed back; its lease will run out", extra={"study": study.id})
-
-
-def _finish(workspace: Workspace, study: Study, worker_id: str, state: StudyState, error: str | None) -> None:
-    try:
-        with workspace.session() as session:
-            finished = studies.finish(
-                session,
-                study_id=study.id,
-                worker_id=worker_id,
-                attempt=study.attempt,
-                state=state,
-                error=error,
-                now=now(),
+        except StudyCancelled:
+            state = StudyState.CANCELLED
+        except StudyPaused:
+            state = StudyState.PAUSED
+        except LeaseLost:
+            logger.warning("lease lost; another worker has the study", extra=extra)
+            return
+        except WorkerStopping:
+            _record(worker, study, lambda session: studies.release(session, **hold, now=now()))
+            return
+        except DiskFull as full:
+            reason = str(full)
+            logger.warning("study pauses: %s", reason, extra=extra)
+            _record(
+                worker, study, lambda session: studies.pause_for(session, **hold, reason=reason, now=now())
             )
-    except (LeaseLost, DatabaseUnavailable):
-        logger.exception("the end of a study could not be recorded", extra={"study": study.id})
-        return
-    if state in (StudyState.FAILED, StudyState.CANCELLED):
-        close_study(workspace, Tracking(workspace.settings), finished)
+            return
+        except (DatabaseUnavailable, TrackingError) as outage:
+            logger.exception("out of reach", extra=extra)
+            if study.attempt < MAX_ATTEMPTS:
+                _record(worker, study, lambda session: studies.release(session, **hold, now=now()))
+                stop.wait(OUTAGE_SECONDS)
+                return
+            error = str(outage)
+        except (EngineError, StorageError, TuningError) as known:
+            logger.warning("study failed: %s", known, extra=extra)
+            error = str(known)
+        except Exception as unknown:
+            incident = uuid.uuid4().hex[:8]
+            logger.exception("study failed, incident %s", incident, extra=extra)
+            error = (
+                f"{type(unknown).__name__}: {unknown} (incident {incident}; the worker's log has the details)"
+            )
+        _record(
+            worker,
+            study,
+            lambda session: studies.finish(session, **hold, state=state, error=error, now=now()),
+        )
+
+
+def _help(worker: _Worker, study: Study) -> None:
+    """Run trials of a study that another worker leads. What this one can't do is left to the others."""
+    workspace = worker.workspace
+    extra = {"study": study.id, "worker": worker.worker_id}
+    with logged(workspace.settings, study.id, worker.worker_id):
+        try:
+            with Lease(
+                workspace, study, worker.worker_id, worker.stop, watch=worker.watch, lead=False
+            ) as lease:
+                help_study(workspace, lease, worker.child, worker.run)
+        except (StudyCancelled, StudyPaused, LeaseLost, WorkerStopping) as end:
+            logger.info("no more help: %s", end, extra=extra)
+        except (DatabaseUnavailable, TrackingError):
+            logger.exception("out of reach", extra=extra)
+        except Exception:
+            logger.exception("this worker can't help with the study", extra=extra)
+            worker.unable.add(study.id)
+
+
+def _record(worker: _Worker, study: Study, write: Callable[..., Study]) -> None:
+    """Write how a study ended, as soon as the database takes it; a worker that is to end leaves it to the lease."""
+    while True:
+        try:
+            with worker.workspace.session() as session:
+                ended = write(session)
+            break
+        except LeaseLost:
+            logger.warning("somebody else has decided how the study goes on", extra={"study": study.id})
+            return
+        except DatabaseUnavailable:
+            logger.exception("the end of a study is not recorded yet", extra={"study": study.id})
+            if worker.stop.wait(RECORD_SECONDS):
+                return
+    if ended.state in (StudyState.FAILED, StudyState.CANCELLED):
+        try:
+            close_study(worker.workspace, Tracking(worker.workspace.settings), ended)
+        except DatabaseUnavailable:
+            logger.exception("trials of a finished study stay open", extra={"study": study.id})

@@ -32,7 +32,10 @@ def up(
         ),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that run studies. Default: the setting, else 1.")
+        int | None,
+        typer.Option(
+            min=0, help="Processes that run studies. Default: the setting, else one per GPU, or one."
+        ),
     ] = None,
     browser: Annotated[
         bool, typer.Option("--browser", help="Open the dashboard in the browser once it answers.")
@@ -74,12 +77,26 @@ def dashboard() -> None:
 @command
 def worker(
     study: Annotated[int | None, typer.Option(metavar="STUDY", help="Run this study only, then end.")] = None,
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="Database of the installation to join.")
+    ] = None,
+    optuna: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Optuna's database of that installation."),
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option(metavar="URL", help="MLflow server of the installation to join.")
+    ] = None,
 ) -> None:
-    """Run a worker: it takes waiting studies and runs their trials. Ctrl-C ends it after its present step."""
+    """Run a worker: it takes waiting studies and runs their trials. Ctrl-C ends it after its present step.
+
+    On any machine that reaches the PostgreSQL databases, the MLflow server and the pictures it joins an installation.
+    """
     from dashboard import logs
     from tuning.worker import run_worker, worker_name
 
-    workspace = reporting.open_workspace()
+    given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking}
+    workspace = reporting.open_workspace({name: url for name, url in given.items() if url is not None})
     logs.configure(workspace.settings.log_level)
     run_worker(workspace, worker_id=worker_name(), stop=_stop_on_signals(), study_id=study)
 

@@ -135,22 +135,25 @@ def test_watcher_that_slept_takes_from_nobody() -> None:
     assert watch.silent("slot") == []
 
 
-def test_slots_of_a_lost_lead_go_to_its_successor(engine: Engine, take: Any, led: Study) -> None:
-    of_lead, of_helper = held(take, "lead"), held(take, "helper")
-    with session(engine) as opened:
-        taken = slots.take_slots_of(opened, led.id, "lead", worker_id="next")
-        assert [slot.id for slot in taken] == [of_lead.id]
-        slots.beat_slot(opened, of_helper)
-    with pytest.raises(LeaseLost), session(engine) as opened:
-        slots.beat_slot(opened, of_lead)
-
-
 def test_trials_of_an_older_program_count(engine: Engine, take: Any, led: Study) -> None:
+    hold = {"study_id": led.id, "worker_id": "lead", "attempt": led.attempt}
     with session(engine) as opened:
-        slots.adopt_done(opened, study_id=led.id, worker_id="lead", attempt=led.attempt, done=2)
-        slots.adopt_done(opened, study_id=led.id, worker_id="lead", attempt=led.attempt, done=1)
+        slots.recount(opened, **hold, done=1)
+    assert held(take).number == 2
+    with session(engine) as opened:
+        slots.recount(opened, **hold, done=1)
     assert held(take).number == 3
     assert take() is None
+    with pytest.raises(LeaseLost), session(engine) as opened:
+        slots.recount(opened, **hold | {"attempt": 7}, done=0)
+
+
+def test_slots_that_nobody_shall_take_are_forgotten(engine: Engine, take: Any, led: Study) -> None:
+    first, second = held(take), held(take)
+    with session(engine) as opened:
+        slots.free_slot(opened, first)
+        slots.drop_free_slots(opened, led.id)
+        assert [slot.id for slot in slots.list_slots(opened, led.id)] == [second.id]
 
 
 def test_open_studies_are_offered_to_others(engine: Engine, take: Any, led: Study) -> None:

@@ -1,14 +1,12 @@
 """What a study searches: the specification, its knobs and objective, and what is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import LOSSES, SimpleNetConfig
-from tuning import search as searching
+from engine.config import SimpleNetConfig
 from tuning.errors import BadSpec
 from tuning.knobs import SEARCHED
 from tuning.spec import KNOBS, Figure, Objective, Pruner, Range, Sampler, StudySpec
@@ -195,22 +193,6 @@ def test_grid_has_a_configuration_for_every_combination():
     assert fixed.grid_size == 1
 
 
-def test_paper_settings_are_tried_first(tmp_path: Path):
-    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, StudySpec())
-    trial = search.ask(searching.distributions(StudySpec()))
-    assert trial.params == searching.PAPER
-
-
-def test_knobs_are_searched_from_the_engines_defaults_on(tmp_path: Path):
-    spec = StudySpec(knobs={"patch_size": (1, 3), "adaptor_residual": (True,), "loss": LOSSES})
-    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, spec)
-    first = search.ask(searching.distributions(spec))
-    assert (first.params["patch_size"], first.params["loss"]) == (3, "truncated_l1")
-    assert first.params["adaptor_residual"] is True
-    assert "origin" not in first.user_attrs  # the paper has no residual
-    assert StudySpec.from_json(spec.to_json()) == spec
-
-
 def test_every_offered_value_of_a_knob_can_be_used_and_the_default_is_among_them():
     for name, knob in KNOBS.items():
         default = getattr(SimpleNetConfig, name)
@@ -219,56 +201,6 @@ def test_every_offered_value_of_a_knob_can_be_used_and_the_default_is_among_them
         if knob.range is not None:
             assert default in knob.range
             assert StudySpec(knobs={name: knob.range}).knobs[name] == knob.range
-
-
-def test_paper_settings_outside_the_space_are_left_to_the_sampler(tmp_path: Path):
-    spec = StudySpec(noise_std=(0.1, 0.2), layers=((1, 2),), adaptor_depths=(1,))
-    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, spec)
-    trial = search.ask(searching.distributions(spec))
-    assert trial.params["adaptor_depth"] == 1
-    assert trial.params["layers"] == "1+2"
-    assert 0.1 <= trial.params["noise_std"] <= 0.2
-
-
-def test_trial_of_a_dead_worker_is_repeated_twice_and_then_counts_as_failed(tmp_path: Path):
-    url, spec = f"sqlite:///{tmp_path}/optuna.db", StudySpec()
-    for death in range(searching.RETRIES + 2):
-        search = searching.open_search(url, 1, spec)
-        searching.recover(url, search)
-        assert searching.counted(search.trials) == (death > searching.RETRIES)
-        trial = search.ask(searching.distributions(spec))
-        assert (trial.params == searching.PAPER) == (death <= searching.RETRIES)
-
-
-def test_restart_does_not_enqueue_the_paper_settings_again(tmp_path: Path):
-    url, spec = f"sqlite:///{tmp_path}/optuna.db", StudySpec()
-    search = searching.open_search(url, 1, spec)
-    search.tell(search.ask(searching.distributions(spec)), 0.5)
-    again = searching.open_search(url, 1, spec)
-    assert again.ask(searching.distributions(spec)).params != searching.PAPER
-    assert searching.counted(again.trials) == 1
-
-
-def test_best_is_the_earliest_of_equals(tmp_path: Path):
-    url, spec = f"sqlite:///{tmp_path}/optuna.db", StudySpec()
-    search = searching.open_search(url, 1, spec)
-    for value in (0.5, 0.9, 0.9):
-        search.tell(search.ask(searching.distributions(spec)), value)
-    best = searching.best(search.trials)
-    assert best is not None
-    assert best.number == 1
-
-
-def test_trial_lost_before_it_had_parameters_is_tried_again_with_those_enqueued_for_it(tmp_path: Path):
-    """A worker may die between taking a trial and sampling for it: nothing ran, so nothing failed."""
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    search = searching.open_search(url, 1, StudySpec())
-    assert search.ask().params == {}
-    searching.recover(url, search)
-    assert searching.counted(search.get_trials()) == 0
-    again = search.ask(searching.distributions(StudySpec()))
-    assert again.params == searching.PAPER
-    assert again.user_attrs["origin"] == "paper"
 
 
 def test_specification_written_before_there_were_knobs_is_read_with_their_defaults() -> None:

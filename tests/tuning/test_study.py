@@ -420,7 +420,7 @@ def test_launch_refuses_layers_that_the_backbone_lacks(workspace, parts, make_sp
     assert launch_study(workspace, "parts", make_spec(layers=((3, 4),), backbones=("resnet18.tv_in1k",)))
 
 
-@pytest.mark.parametrize("wish", [{"backbone": "resnte18"}, {"weights": "cut"}])
+@pytest.mark.parametrize("wish", [{"backbones": ("resnte18",)}, {"weights": "cut"}])
 def test_launch_refuses_what_no_worker_could_load(workspace, parts, make_spec, tmp_path, wish):
     cut = tmp_path / "drawnet.cut.safetensors"
     cut.write_bytes(b"half")

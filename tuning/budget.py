@@ -1,0 +1,140 @@
+"""How far a study may still go, and which of its trials is the best: read from its trials alone, so any worker can."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tuning.spec import MAX_TRIALS, Sampler, StudySpec
+from tuning.wishes import FROM_STUDY, LOST, configuration, grid
+
+_TRIED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def own(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that the study ran or will run itself, without those taken over from another study."""
+    return [trial for trial in trials if FROM_STUDY not in trial.user_attrs]
+
+
+def counted(trials: Iterable[FrozenTrial]) -> int:
+    """How many trials of the budget are used up: all of its own that ended but those given up unfinished."""
+    return sum(trial.state.is_finished() and LOST not in trial.user_attrs for trial in own(trials))
+
+
+def best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The study's own completed trial of the highest value that keeps all limits; the earliest of equals."""
+    return max(
+        (trial for trial in own(trials) if _completed(trial) and feasible(trial)),
+        key=lambda trial: (trial.value, -trial.number),
+        default=None,
+    )
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps all limits that were set."""
+    return all(excess <= 0 for excess in trial.constraints.values())
+
+
+def left(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = None) -> int:
+    """How many more trials may begin now; those that run are taken off, for most of them will count.
+
+    Exact under parallelism where nobody else begins a trial between this and `tuning.search.ask`. Zero while others
+    run does not mean that the study is over: one of them may be lost, and its configuration is tried again.
+
+    Args:
+        now: naive local time, as Optuna writes it.
+    """
+    if ended_by(trials, spec, now) is not None:
+        return 0
+    running = sum(trial.state is TrialState.RUNNING for trial in own(trials))
+    most = max(0, (spec.trials or MAX_TRIALS) - counted(trials) - running)
+    return min(most, _of_grid(trials, spec)) if spec.sampler is Sampler.GRID else most
+
+
+def ended_by(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = None) -> str | None:
+    """Which limit the study has reached, for people; None while it may go on. One trial is always tried."""
+    tried = counted(trials)
+    if tried == 0:
+        return None
+    if tried >= (spec.trials or MAX_TRIALS):
+        return f"all {tried} trials were tried"
+    if spec.minutes is not None and seconds_searched(trials, now) >= 60 * spec.minutes:
+        return f"{spec.minutes:g} minutes of search are over"
+    if spec.patience is not None and (streak := fruitless(trials, spec.tolerance)) >= spec.patience:
+        return f"{streak} trials in a row brought nothing better by more than {spec.tolerance:g}"
+    if spec.sampler is Sampler.GRID and not _of_grid(trials, spec) and not _running(trials):
+        return f"all {spec.grid_size} configurations of the grid were tried"
+    return None
+
+
+def fruitless(trials: Iterable[FrozenTrial], tolerance: float) -> int:
+    """How many trials in a row, to the latest, completed or were pruned without a new best.
+
+    Args:
+        tolerance: a new best is better than the one before by more than this.
+    """
+    tried = [trial for trial in own(trials) if trial.state in _TRIED and trial.datetime_complete]
+    streak, reached = 0, float("-inf")
+    for trial in sorted(tried, key=lambda trial: (trial.datetime_complete, trial.number)):
+        streak += 1
+        if _completed(trial) and feasible(trial) and float(trial.value or 0.0) > reached + tolerance:
+            streak, reached = 0, float(trial.value or 0.0)
+    return streak
+
+
+def seconds_searched(trials: Iterable[FrozenTrial], now: datetime | None = None) -> float:
+    """Seconds in which at least one trial ran; what was given up unfinished is left out."""
+    now = now or datetime.now()
+    spans = sorted(
+        (trial.datetime_start, trial.datetime_complete or now)
+        for trial in own(trials)
+        if trial.datetime_start is not None and LOST not in trial.user_attrs
+    )
+    seconds, until = 0.0, datetime.min
+    for start, end in spans:
+        seconds += max(0.0, (end - max(start, until)).total_seconds())
+        until = max(until, end)
+    return seconds
+
+
+def why_no_best(trials: Sequence[FrozenTrial], spec: StudySpec) -> str:
+    """Why no trial can win, and what to do."""
+    completed = [trial for trial in own(trials) if _completed(trial)]
+    if completed and spec.latency_ms is not None:
+        times = [trial.user_attrs["latency_ms"] for trial in completed if "latency_ms" in trial.user_attrs]
+        fastest = f" the fastest takes {min(times):.1f} ms." if times else ""
+        return (
+            f"None of the {len(completed)} completed trials keeps the latency limit of {spec.latency_ms:g} ms;"
+            f"{fastest} Raise the limit, make the pictures smaller, or search higher layers and a smaller backbone."
+        )
+    errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
+    last = f" The last error: {errors[-1]}" if errors else ""
+    return (
+        f"None of the {len(own(trials))} trials completed, so there is no model to choose.{last} "
+        "Mend that and start again."
+    )
+
+
+def _completed(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE and trial.value is not None
+
+
+def _running(trials: Iterable[FrozenTrial]) -> bool:
+    return any(trial.state is TrialState.RUNNING for trial in own(trials))
+
+
+def _of_grid(trials: Sequence[FrozenTrial], spec: StudySpec) -> int:
+    """How many trials a search of a grid may still begin: those that wait, and the points nobody has tried."""
+    waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+    return waiting + len(untried(trials, spec))
+
+
+def untried(trials: Iterable[FrozenTrial], spec: StudySpec) -> list[dict[str, object]]:
+    """The configurations of the grid that no trial has or had, in the order in which they are tried."""
+    names = list(spec.space)
+    had = {
+        tuple(known[name] for name in names)
+        for trial in trials
+        if LOST not in trial.user_attrs and set(known := configuration(trial)) >= set(names)
+    }
+    return [point for point in grid(spec) if tuple(point[name] for name in names) not in had]
