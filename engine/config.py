@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from engine.backbones.resolve import SHIPPED
 from engine.errors import InvalidConfig
-from engine.geometry import RESIZES
+from engine.geometry import MIRRORS, RESIZES
 
 MAX_LAYER = 64  # blocks of a transformer; other backbones have up to 4 stages
 STAGE_CHOICES: tuple[tuple[int, ...], ...] = ((2,), (3,), (1, 2), (2, 3), (1, 2, 3))  # that a study compares
@@ -64,6 +64,7 @@ class SimpleNetConfig:
     height: int = 256  # pixels, of the canvas that pictures are laid on
     width: int = 256
     resize: str = "squash"  # how; RESIZES says which ways there are
+    mirror: str = "none"  # "horizontal", "vertical", "both": training pictures count turned over as well
     patch_size: int = 3  # side of the neighbourhood averaged around each position; odd
     feature_dim: int | None = (
         None  # None: channels of the layers side by side; a number: the paper's pooling to it
@@ -104,6 +105,7 @@ class SimpleNetConfig:
             "height": (32 <= self.height <= 4096, "must be 32 to 4096 pixels"),
             "width": (32 <= self.width <= 4096, "must be 32 to 4096 pixels"),
             "resize": _one_of(self.resize, RESIZES),
+            "mirror": _one_of(self.mirror, MIRRORS),
             "patch_size": (
                 1 <= self.patch_size <= 15 and self.patch_size % 2 == 1,
                 "must be odd and at most 15: a patch has a middle",

@@ -12,6 +12,12 @@ RESIZES = {
     "letterbox": "the whole picture in its own proportions, grey bars beside it",
     "crop": "the middle in its own proportions, as the paper does; the margin is cut away and never seen",
 }
+MIRRORS = {
+    "none": (),
+    "horizontal": ("h",),
+    "vertical": ("v",),
+    "both": ("h", "v", "hv"),
+}  # by name: the ways in which a training picture is turned over besides itself: left to right, top to bottom
 # The paper resizes the shorter side to 329 and takes the middle 288: 8/7 of the canvas, as ImageNet's 256 for 224.
 CROP_SCALE = 8 / 7
 _T = TypeVar("_T", bound=np.generic)
@@ -47,6 +53,18 @@ def place(picture: tuple[int, int], canvas: tuple[int, int], resize: str) -> Pla
         height=placed_height,
         width=placed_width,
     )
+
+
+def mirrored(picture: npt.NDArray[_T], way: str) -> npt.NDArray[_T]:
+    """Turn a picture or mask over.
+
+    Args:
+        picture: (H, W, …).
+        way: one of the ways in MIRRORS, or "" for the picture as it is.
+    """
+    rows = slice(None, None, -1) if "v" in way else slice(None)
+    columns = slice(None, None, -1) if "h" in way else slice(None)
+    return np.ascontiguousarray(picture[rows, columns])
 
 
 def on_canvas(image: npt.NDArray[np.uint8], canvas: tuple[int, int], resize: str) -> npt.NDArray[np.uint8]:

@@ -118,9 +118,10 @@ def load(setup: StudySetup, tell: Tell) -> None:
         gc.collect()
         torch.cuda.empty_cache()  # nothing happens where no GPU was used
     loaded = _Loaded(setup)
-    total = len(setup.pictures.unsealed) * len(loaded.extractors)
+    pictures = (*setup.pictures.unsealed, *setup.pictures.turned(setup.spec.knobs.get("mirror", ())))
+    total = len(pictures) * len(loaded.extractors)
     for number, (name, extractor) in enumerate(loaded.extractors.items()):
-        before = number * len(setup.pictures.unsealed)
+        before = number * len(pictures)
 
         def on_batch(done: int, _total: int, before: int = before) -> None:
             tell({"phase": "features", "done": before + done, "total": total})
@@ -130,7 +131,7 @@ def load(setup: StudySetup, tell: Tell) -> None:
             cached = cached_features(
                 loaded.workspace,
                 setup.version,
-                setup.pictures.unsealed,
+                pictures,
                 extractor,
                 height=base.height,
                 width=base.width,

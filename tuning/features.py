@@ -43,6 +43,8 @@ def cached_features(
         resize: how, one of `engine.geometry.RESIZES`.
         on_batch: called with (done, total) pictures; may raise to stop, and nothing is left behind then.
     """
+    # An entry of its own: studies with turned pictures and without would replace each other's.
+    turned = sorted({picture.mirrored for picture in pictures if picture.mirrored})
     key = FeatureKey(
         version_digest=version.digest,
         backbone=extractor.backbone.name,
@@ -50,7 +52,8 @@ def cached_features(
         height=height,
         width=width,
         # Whatever else changes the numbers: how pictures become tensors, in which precision, which stages are kept.
-        preprocessing=f"{PREPROCESSING} {resize} {extractor.dtype} stages {extractor.stages} {PLANTING}",
+        preprocessing=f"{PREPROCESSING} {resize} {extractor.dtype} stages {extractor.stages} {PLANTING}"
+        + (f" mirrored {turned}" if turned else ""),
     )
     found = workspace.features.open(key)
     if found is not None and all(picture.key in found.rows for picture in pictures):

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.config import ACTIVATIONS, LOSSES, NOISES, STAGE_CHOICES, SimpleNetConfig
 from engine.errors import InvalidConfig
+from engine.geometry import MIRRORS
 from tuning.errors import BadSpec
 
 
@@ -175,6 +176,11 @@ KNOBS: Mapping[str, Knob] = MappingProxyType(
             meaning="Adaptor and discriminator pairs trained apart and averaged; the paper has one.",
             choices=(1, 4, 8, 16),
             range=Range(low=1, high=16, log=True, integer=True),
+        ),
+        "mirror": Knob(
+            meaning="Training pictures count turned over as well, left to right (horizontal), top to bottom (vertical) "
+            "or both, for parts that are as good then; training reads more pictures, scoring takes no longer.",
+            choices=tuple(MIRRORS),
         ),
         "noise": Knob(
             meaning="Kind of the noise: "

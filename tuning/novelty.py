@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from engine.backbones.resolve import Backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
@@ -22,7 +20,7 @@ from engine.scoring import image_scores
 from engine.simplenet import FusedHead
 from engine.training import train
 from tuning.errors import DatasetTooSmall
-from tuning.paper_protocol import SEEDS, Progress, Spread, patch_batches, spread
+from tuning.paper_protocol import SEEDS, Progress, Spread, patch_batches, spread, training_features
 
 PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -102,8 +100,7 @@ def novelty(
     heads: dict[str, list[FusedHead]] = {}
     for index, (name, (own_train, _)) in enumerate(classes.items()):
         report(index, len(classes), "classes trained")
-        parts = [batch.half().cpu() for batch, _ in patch_batches(own_train, extractor, config, _nothing)]
-        features = torch.cat(parts)
+        features = training_features(own_train, extractor, config, _nothing)
         heads[name] = [
             train(features, dataclasses.replace(config, seed=seed), device=where).fused() for seed in seeds
         ]
@@ -140,5 +137,5 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
 
 
-def _nothing(_done: int) -> None:
+def _nothing(_done: int, _total: int) -> None:
     pass

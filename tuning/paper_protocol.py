@@ -26,7 +26,7 @@ from engine.backbones.resolve import Backbone
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.features import FeatureExtractor, aggregate, extract, fitted
-from engine.geometry import in_view
+from engine.geometry import MIRRORS, in_view, mirrored
 from engine.images import RGB, decode
 from engine.masks import decode_mask, merge_masks
 from engine.metrics import aupro, image_auroc, pixel_auroc
@@ -179,10 +179,9 @@ def paper_protocol(
     extractor = FeatureExtractor(backbone, config.layers, where, resolve_precision(precision, where))
     config = fitted(config, extractor)
 
-    reading = patch_batches(
-        train, extractor, config, lambda done: report(done, len(train), "training pictures")
+    features = training_features(
+        train, extractor, config, lambda done, total: report(done, total, "training pictures")
     )
-    features = torch.cat([batch.half().cpu() for batch, _ in reading])
     heads, seconds = [], []
     for index, seed in enumerate(seeds):
         report(index, len(seeds), "trainings")
@@ -237,16 +236,45 @@ def _heads(features: Tensor, config: SimpleNetConfig, device: torch.device) -> d
     return heads
 
 
+def training_features(
+    paths: Sequence[Path],
+    extractor: FeatureExtractor,
+    config: SimpleNetConfig,
+    on_done: Callable[[int, int], None],
+) -> Tensor:
+    """Patch features (N, h, w, D) float16 on the CPU of training pictures, turned over as the configuration says.
+
+    Args:
+        on_done: called with (done, total) pictures.
+    """
+    ways = ("", *MIRRORS[config.mirror])
+    total = len(ways) * len(paths)
+    parts = []
+    for index, way in enumerate(ways):
+        before = index * len(paths)
+        reading = patch_batches(
+            paths, extractor, config, lambda done, before=before: on_done(before + done, total), way
+        )
+        parts += [batch.half().cpu() for batch, _ in reading]
+    return torch.cat(parts)
+
+
 def patch_batches(
     paths: Sequence[Path],
     extractor: FeatureExtractor,
     config: SimpleNetConfig,
     on_done: Callable[[int], None],
+    way: str = "",
 ) -> Iterator[tuple[Tensor, list[RGB]]]:
-    """Walk over pictures: patch features (B, h, w, D) float32 on the device, and the pictures."""
+    """Walk over pictures: patch features (B, h, w, D) float32 on the device, and the pictures.
+
+    Args:
+        way: in which the pictures are turned over, one of those in MIRRORS; "": they are not.
+    """
     for start in range(0, len(paths), BATCH):
         on_done(start)
-        pictures = [decode(path.read_bytes(), path.name) for path in paths[start : start + BATCH]]
+        read = [decode(path.read_bytes(), path.name) for path in paths[start : start + BATCH]]
+        pictures = [mirrored(picture, way) for picture in read] if way else read
         maps = extract(extractor, pictures, config.height, config.width, config.resize)
         yield aggregate(maps, config.layers, config.patch_size, config.feature_dim), pictures
     on_done(len(paths))

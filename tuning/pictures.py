@@ -1,11 +1,12 @@
 """Which pictures a study works on, and what is true of each: its label and, where known, its anomalous pixels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.geometry import MIRRORS, mirrored
 from engine.images import decode, decode_mask
 from engine.synthetic import plant_defect
 from storage.blobs import BlobStore
@@ -22,11 +23,13 @@ class Picture:
 
     image: ImageRecord
     planted: bool = False
+    mirrored: str = ""  # how it is turned over: a way of engine.geometry.MIRRORS
 
     @property
     def key(self) -> str:
         """What tells it from every other picture: the name of its row in the feature cache."""
-        return f"{self.image.pixel_digest}+planted" if self.planted else self.image.pixel_digest
+        turned = f"+mirrored {self.mirrored}" if self.mirrored else ""
+        return self.image.pixel_digest + ("+planted" if self.planted else "") + turned
 
     @property
     def anomalous(self) -> bool:
@@ -47,6 +50,10 @@ class Picture:
             (H, W, 3) RGB pixels, and the (H, W) mask of its anomalous pixels: all False for a normal picture, None for
             an anomalous one whose pixels nobody has marked.
         """
+        pixels, mask = self._as_photographed(blobs)
+        return mirrored(pixels, self.mirrored), None if mask is None else mirrored(mask, self.mirrored)
+
+    def _as_photographed(self, blobs: BlobStore) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
         pixels = decode(blobs.get(self.image.digest), self.image.name)
         if self.planted:
             return plant_defect(pixels, seed=int(self.image.pixel_digest[:8], 16))
@@ -67,6 +74,15 @@ class StudyPictures:
     test: tuple[Picture, ...]
     synthetic_validation: bool  # no labelled defect among the validation images: defects are planted
     synthetic_test: bool
+
+    def training(self, mirror: str) -> tuple[Picture, ...]:
+        """The training pictures, then each turned over as `mirror`, one of MIRRORS, says."""
+        return (*self.train, *self.turned([mirror]))
+
+    def turned(self, mirrors: Iterable[str]) -> tuple[Picture, ...]:
+        """The training pictures turned over in every way that some of `mirrors` asks for."""
+        ways = dict.fromkeys(way for mirror in mirrors for way in MIRRORS[mirror])
+        return tuple(replace(one, mirrored=way) for way in ways for one in self.train)
 
     @property
     def unsealed(self) -> tuple[Picture, ...]:

@@ -304,7 +304,7 @@ def _data(
     cached = cached_features(
         workspace,
         version,
-        pictures.unsealed,
+        (*pictures.unsealed, *pictures.turned([config.mirror])),
         extractor,
         height=config.height,
         width=config.width,

@@ -102,7 +102,7 @@ def run_trial(
     validation = patch_features(data.workspace, data.cached, data.pictures.validation, config)
     labels = np.array([picture.anomalous for picture in data.pictures.validation])
     small_masks = _masks(data, config, mask_on_canvas) if data.objective.needs_masks else []
-    training = patch_features(data.workspace, data.cached, data.pictures.train, config)
+    training = patch_features(data.workspace, data.cached, data.pictures.training(config.mirror), config)
 
     def value_of(model: SimpleNet) -> float:
         scores, patches = score_patches(model, validation, config, data.device, data.score_patches)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.geometry import RESIZES, Placement, in_view, on_canvas, place, seen
+from engine.geometry import MIRRORS, RESIZES, Placement, in_view, mirrored, on_canvas, place, seen
 from engine.scoring import anomaly_maps
 
 SIDES = st.integers(32, 700)
@@ -98,3 +98,17 @@ def test_pixels_that_a_crop_never_sees_are_cut_from_what_is_judged() -> None:
     )  # 7/8 of the shorter side; along the longer the canvas lies half a pixel off
     assert cut_values[44, 43] == values[49, 79]
     np.testing.assert_array_equal(in_view(values, (64, 64), "letterbox"), values)
+
+
+@pytest.mark.parametrize("mirror", list(MIRRORS))
+def test_pictures_are_turned_over_along_with_their_masks(mirror: str) -> None:
+    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    mask = picture[..., 0] > 10
+    ways = MIRRORS[mirror]
+    assert len({mirrored(picture, way).tobytes() for way in ("", *ways)}) == 1 + len(ways)
+    for way in ways:
+        turned = mirrored(picture, way)
+        assert (mirrored(mask, way) == (turned[..., 0] > 10)).all()
+        assert (mirrored(turned, way) == picture).all()
+        wanted = picture[::-1] if way == "v" else picture[:, ::-1] if way == "h" else picture[::-1, ::-1]
+        assert (turned == wanted).all()

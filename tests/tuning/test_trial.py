@@ -1,6 +1,7 @@
 """Parts of a trial: masks at the network's size, and features that need no more memory than they must."""
 
 import dataclasses
+import json
 import threading
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from scipy import ndimage
 
 from engine.config import SimpleNetConfig
+from storage import datasets, models
 from storage.errors import FeatureCacheError
+from storage.records import Role
 from tuning.commands import launch_study
 from tuning.features import room
 from tuning.queries import study_trials
@@ -84,3 +87,25 @@ def test_features_for_which_the_disk_has_no_room_are_an_error_with_a_way_out(wor
     ):
         room(torch.Size((10**6, 1024, 1024, 375)), workspace)
     assert not list(workspace.features.folder.iterdir())
+
+
+def test_turned_training_pictures_train_along(workspace, parts, make_spec, run_to_end):
+    """Twice the training pictures in the cache, the same ones in validation, and other weights."""
+    for mirror in ("none", "horizontal"):
+        study = run_to_end(make_spec(trials=1, knobs={"mirror": (mirror,)}, layers=((2,),)))
+        (trial,) = study_trials(workspace, study)
+        assert trial.config["mirror"] == mirror
+    with workspace.session() as session:
+        turned_model, plain_model = models.list_models(session, "parts")
+        train = {image.pixel_digest for image in datasets.list_images(session, parts.id, role=Role.TRAIN)}
+        held = {image.pixel_digest for image in datasets.list_images(session, parts.id)} - train
+    rows = [
+        row
+        for path in workspace.settings.features_folder.rglob("index.json")
+        for row in json.loads(path.read_text())["rows"]
+    ]
+    turned = {row.removesuffix("+mirrored h") for row in rows if "mirrored" in row}
+    assert turned == train
+    assert not turned & held
+    thresholds = [model.figures["calibration"]["threshold"] for model in (turned_model, plain_model)]
+    assert thresholds[0] != thresholds[1]
