@@ -1,7 +1,14 @@
-"""How fast this machine computes what a study needs, measured in some seconds and kept beside the installation."""
+"""How fast this machine computes what a study needs, measured in some seconds and kept beside the installation.
+
+`python -m tuning.speed` measures for the specification on its standard input, as JSON.
+"""
 
 import json
+import logging
+import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,10 +32,13 @@ from storage.settings import Settings
 from tuning.backbones import wanted_backbone
 from tuning.spec import StudySpec
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 PICTURES = 4  # looked at in a measurement
 STEPS = 8  # of training, per choice of layers
 FILE = "speed.json"
+APART_SECONDS = 300.0  # that a measurement in a process of its own may take
 MEASURE = 1  # changes when what is measured changes
 KEPT = 64  # measurements; the oldest make room
 
@@ -44,13 +54,16 @@ class Speed:
     map: float  # anomaly map, per picture of the canvas' size
 
 
-def measured_speed(settings: Settings, spec: StudySpec, *, measure: bool = True) -> Speed | None:
+def measured_speed(
+    settings: Settings, spec: StudySpec, *, measure: bool = True, here: bool = False
+) -> Speed | None:
     """The speed for a study's first backbone, from the file of measurements or measured now and added to it.
 
     Takes some seconds the first time. Nothing is downloaded.
 
     Args:
         measure: whether to measure where nothing is known.
+        here: measure in this process on a GPU too; else in one of its own, which gives the GPU's memory back.
     Returns:
         None where nothing is known and nothing may or can be measured: the weights are not at hand, or the
         device is another machine's.
@@ -84,6 +97,9 @@ def measured_speed(settings: Settings, spec: StudySpec, *, measure: bool = True)
         return Speed(**known[key])
     if not measure:
         return None
+    if device.type != "cpu" and not here:
+        measure_apart(settings, spec)
+        return measured_speed(settings, spec, measure=False)
     stages = sorted({stage for choice in spec.layers for stage in choice})
     try:
         extractor = FeatureExtractor(backbone, stages, device, resolve_precision(settings.precision, device))
@@ -93,6 +109,22 @@ def measured_speed(settings: Settings, spec: StudySpec, *, measure: bool = True)
     kept = dict(list(({**known, key: asdict(speed)}).items())[-KEPT:])
     write_file(settings.home / FILE, json.dumps(kept, indent=1).encode(), settled=False)
     return speed
+
+
+def measure_apart(settings: Settings, spec: StudySpec) -> None:
+    """Measure in a process of its own; what it finds is in the file of measurements, or nothing is if it failed."""
+    environment = os.environ | {"SIMPLENET_HOME": str(settings.home)}
+    command = [sys.executable, "-m", "tuning.speed"]
+    try:
+        subprocess.run(
+            command,
+            input=json.dumps(spec.to_json()).encode(),
+            env=environment,
+            check=True,
+            timeout=APART_SECONDS,
+        )
+    except (subprocess.SubprocessError, OSError):
+        logger.warning("the speed of this machine could not be measured", exc_info=True)
 
 
 class _NotAtHand(Exception):
@@ -156,3 +188,7 @@ def _read(settings: Settings) -> Mapping[str, dict[str, float]]:
     except (FileNotFoundError, ValueError):  # nothing measured, or cut short
         return {}
     return known
+
+
+if __name__ == "__main__":
+    measured_speed(Settings(), StudySpec.from_json(json.load(sys.stdin)), here=True)

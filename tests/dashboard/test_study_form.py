@@ -240,7 +240,7 @@ def test_archived_study_leaves_the_list_and_comes_back(page, workspace):
     press(app, "Archive")
     assert row(workspace, study.id).archived_at is not None
     shown = clean(page("views/studies.py"))
-    assert not [one for one in shown.get("progress")]
+    assert not shown.get("progress")
     shown.toggle[0].set_value(True).run()
     assert len(shown.get("progress")) == 1
     app = clean(page("views/studies.py", study=study.id))

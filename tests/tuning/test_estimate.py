@@ -63,6 +63,14 @@ def test_measurement_that_was_cut_short_is_made_again(workspace, parts, make_spe
     assert isinstance(estimate(workspace, parts, make_spec()), Estimate)
 
 
+def test_measurement_in_a_process_of_its_own_is_found_by_this_one(workspace, make_spec):
+    spec = make_spec()
+    assert speed.measured_speed(workspace.settings, spec, measure=False) is None
+    speed.measure_apart(workspace.settings, spec)
+    kept = json.loads((workspace.settings.home / speed.FILE).read_text())
+    assert all(seconds > 0 for seconds in next(iter(kept.values())).values())
+
+
 def test_oldest_measurements_make_room(workspace, parts, make_spec):
     file = workspace.settings.home / speed.FILE
     old = {str(number): {} for number in range(speed.KEPT)}
