@@ -6,6 +6,7 @@ more than MAX_PIXELS.
 
 import io
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from itertools import islice
@@ -80,20 +81,46 @@ def page(data: bytes, name: str, number: int) -> bytes:
     return file.getvalue()
 
 
+class _Silence:
+    """Silences warnings of the process while any of its threads is inside.
+
+    `catch_warnings` is not made for threads: each would put back what it found, which may be another's silence.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._warnings.__exit__(None, None, None)
+
+
+_silence = _Silence()
+
+
 class _pillow_errors:  # noqa: N801 - used like a function
     """Turns what Pillow raises into BadImage, and silences what it only warns of."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._name = data, name
-        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> None:
-        self._warnings.__enter__()
-        # Of sizes that we refuse anyway, and of broken tags beside the pixels.
-        warnings.simplefilter("ignore")
+        _silence.__enter__()  # of sizes that we refuse anyway, and of broken tags beside the pixels
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._warnings.__exit__(None, None, None)
+        _silence.__exit__()
         # Pillow's readers raise nearly anything on damaged files, and each version something else.
         if not isinstance(error, Exception) or isinstance(error, BadImage | MemoryError):
             return

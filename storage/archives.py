@@ -17,7 +17,7 @@ from storage.archive_members import Member, Refused
 from storage.decompression import PIECE, Damaged
 from storage.errors import BadArchive, BadName, DiskFull, UnsafeName
 from storage.listing import SourceFile, is_hidden
-from storage.names import check_name, folded, shown
+from storage.names import check_name, collision, folded, shown
 from storage.room import NO_ROOM
 from storage.tar_archives import BLOCK, TarStream, begins_tar
 
@@ -166,10 +166,7 @@ class _Intake:
             if first == name:
                 raise Refused(f"holds {shown(name)} twice. Pack the folder again into a new archive.")
             if first is not None:
-                fault = (
-                    f"Name {shown(name)} differs from {shown(first)} only in upper and lower case or in how accents "
-                    "are written; Windows and macOS take them for one. Rename it."
-                )
+                fault = collision(first, name)
             elif name.lower().endswith(_NESTED_SUFFIXES):
                 fault = (
                     f"{shown(name)} is an archive in an archive. Unpack it, then pack or upload the folder."

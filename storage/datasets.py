@@ -24,7 +24,6 @@ from storage.errors import (
     DatasetInUse,
     DatasetNotFound,
     DuplicateImage,
-    ImageNotFound,
     VersionChanged,
     VersionNotFound,
 )
@@ -384,20 +383,6 @@ def first_images(session: Session, version_id: int, each: int) -> list[ImageReco
 
 def _image_records(rows: Iterable[Row[Any]]) -> list[ImageRecord]:
     return [ImageRecord(**dict(zip(_IMAGE_FIELDS, row, strict=True))) for row in rows]
-
-
-def get_image(session: Session, image_id: int) -> ImageRecord:
-    """The image of this id.
-
-    Raises:
-        ImageNotFound: there is none.
-    """
-    row = session.execute(select(*_IMAGE_COLUMNS).where(ImageRow.id == image_id)).mappings().one_or_none()
-    if row is None:
-        raise ImageNotFound(
-            f"There is no image with id {image_id}. Take one from the list of a dataset version."
-        )
-    return ImageRecord(**row)
 
 
 def lock_dataset(session: Session, dataset_id: int) -> None:

@@ -48,10 +48,6 @@ class DatasetInUse(StorageError):
     """Something depends on the dataset: a champion, or a study that has not ended."""
 
 
-class ImageNotFound(StorageError):
-    """No image has this id."""
-
-
 class BadDatasetName(StorageError):
     """The name breaks the rule for names of datasets."""
 

@@ -5,7 +5,7 @@ Names come from archives, browsers and folders; they are relative, with forward 
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from storage.errors import BadName, UnsafeName
 
@@ -56,39 +56,35 @@ def faults(names: Sequence[str]) -> dict[int, str]:
     """Say which of many names can't be kept, so that the others can.
 
     Returns:
-        Index → a sentence of why and what to do, for names that `check_name` refuses and that were there before.
+        Index → a sentence of why and what to do, for names that `check_name` refuses, and for those that were there
+        before, be it in a spelling that some computers take for the same.
     """
     found: dict[int, str] = {}
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # folded → as first seen
     for index, name in enumerate(names):
         try:
             check_name(name)
         except BadName as error:
             found[index] = str(error)
+            continue
+        first = seen.get(key := folded(name))
+        if first is None:
+            seen[key] = name
+        elif first == name:
+            found[index] = (
+                f"Name {shown(name)} is given twice; the first is taken. Rename the other, or leave it out."
+            )
         else:
-            if name in seen:
-                found[index] = (
-                    f"Name {shown(name)} is given twice; the first is taken. Rename the other, or leave it out."
-                )
-            seen.add(name)
+            found[index] = collision(first, name)
     return found
 
 
-def colliding(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Find names that Windows or macOS would take for one.
-
-    Returns:
-        For every name that was there before in another spelling, or in the same: (the first one, this one).
-    """
-    first: dict[str, str] = {}
-    pairs = []
-    for name in names:
-        key = folded(name)
-        if key in first:
-            pairs.append((first[key], name))
-        else:
-            first[key] = name
-    return pairs
+def collision(first: str, name: str) -> str:
+    """Say what is wrong with a name that is another one's in a different spelling; see `folded`."""
+    return (
+        f"Name {shown(name)} differs from {shown(first)} only in upper and lower case or in how accents are written; "
+        "Windows and macOS take them for one. Rename it."
+    )
 
 
 def folded(name: str) -> str:

@@ -1,5 +1,7 @@
 import io
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,14 @@ def ramp(height: int = 40, width: int = 50) -> np.ndarray:
 
 def test_rgb_is_decoded_as_it_is() -> None:
     assert (decode(encoded(Image.fromarray(ramp())), "a.png") == ramp()).all()
+
+
+def test_threads_that_decode_at_once_leave_the_warnings_of_the_process_as_they_were() -> None:
+    data = encoded(Image.fromarray(ramp(400, 500)))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: decode(data, "a.png"), range(100)))
+    assert list(warnings.filters) == before
 
 
 def test_grey_becomes_three_equal_channels() -> None:
