@@ -58,7 +58,7 @@ def preview_edits(workspace: Workspace, name: str) -> list[Change]:
             changes.append(_change(before, f"can't be saved: {error}"))
             continue
         if after != before:
-            changes.append(_change(before, "taken out" if after is None else _words(after)))
+            changes.append(_change(before, "taken out" if after is None else _words(after, before)))
     return changes
 
 
@@ -201,6 +201,9 @@ def _check_enough(before: Iterable[NewImage], after: Iterable[NewImage], name: s
             )
 
 
-def _words(image: NewImage) -> str:
-    mask = ", with mask" if image.mask_digest else ""
-    return (image.defect_type or image.label.value) + mask
+def _words(image: NewImage, before: NewImage | None = None) -> str:
+    """'scratch, with mask'; 'with another mask' where the image had one before."""
+    mask = "with mask"
+    if before is not None and before.mask_digest not in (None, image.mask_digest):
+        mask = "with another mask"
+    return (image.defect_type or image.label.value) + (f", {mask}" if image.mask_digest else "")

@@ -19,6 +19,7 @@ from tuning.jobs import Job, JobState
 
 LIVE_SECONDS = 0.7
 TILES = 24  # shown of a finding at first, and more with each click
+ABOUT_MASKS = {"large-mask", "small-defect", "cropped-defect", "misplaced-mask"}  # shown with their outlines
 ICONS = {"serious": ":material/error:", "look": ":material/visibility:", "note": ":material/info:"}
 WORDS = {"serious": "serious", "look": "have a look", "note": "good to know"}
 FIXES: dict[Fix, str] = {
@@ -142,7 +143,10 @@ def _pictures(
         [
             Tile(
                 id=subject(picture),
-                source=cached.thumbnail_url(images[picture.pixel_digest].digest),
+                source=cached.thumbnail_url(
+                    images[picture.pixel_digest].digest,
+                    images[picture.pixel_digest].mask_digest if finding.kind in ABOUT_MASKS else None,
+                ),
                 beside=cached.thumbnail_url(images[picture.other].digest)
                 if picture.other in images
                 else None,
@@ -176,10 +180,27 @@ def _pictures(
             put_corrections(workspace(), name, wanted, who=WHO)
             chosen.clear()
             st.rerun()
+        st.button(
+            "See them large",
+            key=f"see {finding.kind}",
+            icon=":material/zoom_in:",
+            on_click=_see,
+            args=[finding.title],
+            help="All pictures of this finding in the section Pictures; a click on one shows it large.",
+        )
         if st.button(f"Accept{which}", key=f"accept {finding.kind}", icon=":material/check:"):
             subjects = [subject(picture) for picture in picked]
             chosen.clear()
             _accept(name, finding.kind, subjects)
+
+
+def _see(title: str) -> None:
+    """Go to the pictures of a finding, whatever was filtered there before."""
+    for parameter in ("role", "label", "type", "page", "image"):
+        st.query_params.pop(parameter, None)
+        st.session_state.pop(parameter, None)
+    st.session_state["finding"] = title
+    st.session_state["section"] = "Pictures"
 
 
 def _accept(name: str, kind: str, subjects: list[str]) -> None:

@@ -12,7 +12,7 @@ from engine.masks import MAX_THRESHOLD, MOST_VALUES, read_mask
 from storage import edits
 from storage.errors import StorageError
 from storage.records import DatasetVersion, Edit, ImageRecord, Label
-from tuning import corrections, versions
+from tuning import corrections, doctor, versions
 from tuning.errors import TuningError
 
 LIST_LENGTH = 100  # of waiting corrections shown
@@ -186,8 +186,10 @@ def _put(name: str, wanted: Sequence[Edit]) -> None:
 def _save(name: str, after: int) -> None:
     """Save what waits on the version that was shown; whatever is newer is looked at first."""
     try:
-        versions.save_edits(workspace(), name, who=WHO, after=after)
+        version = versions.save_edits(workspace(), name, who=WHO, after=after)
     except (StorageError, TuningError) as error:
         st.session_state[NOT_SAVED] = str(error)
     else:
         st.query_params.pop("image", None)
+        if version.number > after:
+            doctor.start_examination(workspace(), version.id)
