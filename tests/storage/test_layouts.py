@@ -229,6 +229,12 @@ def test_tree_of_categories_makes_a_dataset_of_each(make_folder: MakeFolder) -> 
         scan(root)
 
 
+def test_folder_around_everything_may_be_called_after_masks(make_folder: MakeFolder) -> None:
+    (layout,) = understand(walk(make_folder(*(f"masks/lids/{name}" for name in MVTEC))), "upload.zip")
+    assert (layout.kind, layout.name, len(layout.entries)) == ("mvtec", "lids", 5)
+    assert sum(bool(entry.masks) for entry in layout.entries) == 2
+
+
 def test_several_masks_of_a_picture_belong_to_it(make_folder: MakeFolder) -> None:
     tree = ("train/good/a.png", "test/good/b.png", "test/dent/c.png", "test/dent/d.png")
     masks = ("dent/c_mask.png", "dent/c_mask_2.png", "dent/d/000.png", "dent/d/001.png")
