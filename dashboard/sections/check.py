@@ -8,6 +8,7 @@ from dashboard import cached, incidents
 from dashboard.components import choosing
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
+from dashboard.sections.pictures import EVERY
 from dashboard.session import WHO, workspace
 from dashboard.wording import duration, moment, plural
 from storage import checkups
@@ -196,9 +197,10 @@ def _pictures(
 
 def _see(title: str) -> None:
     """Go to the pictures of a finding, whatever was filtered there before."""
-    for parameter in ("role", "label", "type", "page", "image"):
-        st.query_params.pop(parameter, None)
-        st.session_state.pop(parameter, None)
+    st.query_params.pop("image", None)
+    for widget in ("role", "label", "type"):
+        st.session_state[widget] = EVERY
+    st.session_state["page"] = 1
     st.session_state["finding"] = title
     st.session_state["section"] = "Pictures"
 
