@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import incidents
 from dashboard.session import WHO, workspace
-from dashboard.wording import plural
+from dashboard.wording import plain, plural
 from engine.errors import EngineError
 from engine.masks import MAX_THRESHOLD, MOST_VALUES, read_mask
 from storage import edits
@@ -66,6 +66,16 @@ def one(name: str, image: ImageRecord, types: Sequence[str]) -> None:
     Args:
         types: the dataset's defect types, to choose from.
     """
+    with workspace().session() as session:
+        waits = next(
+            (edit for edit in edits.list_edits(session, name) if edit.pixel_digest == image.pixel_digest),
+            None,
+        )
+    change = versions.preview_edit(image, waits) if waits is not None else None
+    if change is not None:
+        st.info(
+            f"Waits to be saved: {plain(change.before)} → {plain(change.after)}.", icon=":material/edit_note:"
+        )
     with st.expander("Correct it", icon=":material/edit:"):
         label = st.radio(
             "Label",
