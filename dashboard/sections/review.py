@@ -68,7 +68,16 @@ def show(arrival: Arrival, name: str) -> None:
             plan = Plan(intakes=tuple(intakes), who=WHO, mask_threshold=threshold)
             arrivals.start_take(workspace(), arrival.id, plan)
             st.rerun()
-        st.button("Discard", on_click=discard, args=[arrival.id], icon=":material/delete:")
+        ask_to_discard(arrival.id)
+
+
+def ask_to_discard(arrival_id: str) -> None:
+    """A button that says what will be lost, and another inside: an upload of hours is not deleted by one slip."""
+    with st.popover("Discard", icon=":material/delete:"):
+        st.write(
+            "What was uploaded is deleted and would have to be sent again. A folder of the server is left as it is."
+        )
+        st.button("Discard it", key=f"discard {arrival_id}", on_click=discard, args=[arrival_id])
 
 
 def discard(arrival_id: str) -> None:
