@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from tuning.estimate import Estimate
 
 
-def thumbnail_url(digest: str) -> str:
-    """Where the browser gets a small copy of a picture."""
-    return address(workspace().settings, digest)
+def thumbnail_url(digest: str, mask_digest: str | None = None) -> str:
+    """Where the browser gets a small copy of a picture, with the outline of its mask if one is given."""
+    return address(workspace().settings, digest, mask_digest)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

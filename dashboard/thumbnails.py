@@ -8,8 +8,10 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from dashboard import display, tickets
 from dashboard.guard import base_path, guarded
 from engine import heatmap, images
-from engine.images import decode
+from engine.images import decode, decode_mask
 from engine.masks import Mask, fit_mask, merge_masks, read_mask
 from storage.blobs import BlobStore
 from storage.settings import Settings
@@ -42,6 +44,25 @@ def thumbnail(settings: Settings, digest: str, name: str) -> bytes:
     if found is None:
         found = images.thumbnail(decode(BlobStore(settings.blobs_folder).get(digest), name), SIDE)
         kept.put(digest, found)
+    return found
+
+
+def outlined(settings: Settings, digest: str, mask_digest: str) -> bytes:
+    """JPEG bytes of the small copy of a picture with the outline of its mask, from disk or made now.
+
+    Raises:
+        BlobMissing: the picture or the mask is not in the store.
+        BadImage: one of them can not be decoded.
+    """
+    kept = Thumbnails(settings.thumbnails_folder)
+    key = sha256(f"{digest} {mask_digest}".encode()).hexdigest()
+    found = kept.get(key)
+    if found is None:
+        mask = decode_mask(BlobStore(settings.blobs_folder).get(mask_digest), "mask")
+        small = np.asarray(Image.open(io.BytesIO(thumbnail(settings, digest, "picture"))).convert("RGB"))
+        fitted = display.shrunk_mask(mask, *small.shape[:2])
+        found = shrunk(heatmap.outline(small, fitted, OUTLINE))
+        kept.put(key, found)
     return found
 
 
@@ -95,15 +116,16 @@ def data_url(data: bytes, kind: str = "jpeg") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def address(settings: Settings, digest: str) -> str:
-    """Where a browser gets the small copy of a picture; the address never changes."""
-    key = tickets.address_key(tickets.secret(settings.home), f"thumbnails {digest}")
-    return f"{base_path()}/thumbnails/{digest}?key={key}"
+def address(settings: Settings, digest: str, mask_digest: str | None = None) -> str:
+    """Where a browser gets the small copy of a picture, with the outline of a mask; the address never changes."""
+    name = f"{digest}-{mask_digest}" if mask_digest else digest
+    key = tickets.address_key(tickets.secret(settings.home), f"thumbnails {name}")
+    return f"{base_path()}/thumbnails/{name}?key={key}"
 
 
 def routes(settings: Settings) -> list[BaseRoute]:
     """The route that `address` leads to, for `streamlit.App`."""
-    return [Route(f"{base_path()}/thumbnails/{{digest}}", _Route(settings).show)]
+    return [Route(f"{base_path()}/thumbnails/{{name}}", _Route(settings).show)]
 
 
 class _Route:
@@ -114,11 +136,15 @@ class _Route:
 
     @guarded
     async def show(self, request: Request) -> Response:
-        digest = request.path_params["digest"]
-        tickets.check_address_key(self._secret, f"thumbnails {digest}", request.query_params.get("key", ""))
-        data = await asyncio.get_running_loop().run_in_executor(
-            self._threads, thumbnail, self._settings, digest, "picture"
-        )
+        name = request.path_params["name"]
+        tickets.check_address_key(self._secret, f"thumbnails {name}", request.query_params.get("key", ""))
+        data = await asyncio.get_running_loop().run_in_executor(self._threads, self._drawn, name)
         return Response(
             data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=31536000, immutable"}
         )
+
+    def _drawn(self, name: str) -> bytes:
+        digest, _, mask_digest = name.partition("-")
+        if mask_digest:
+            return outlined(self._settings, digest, mask_digest)
+        return thumbnail(self._settings, digest, "picture")

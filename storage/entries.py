@@ -6,8 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from storage.listing import SourceFile
-from storage.records import Label
+from storage.records import Label, Skipped
 from storage.tree import UNREAD_SUFFIXES
+from storage.unread_formats import reason
 
 # MVTec's and BTAD's trees; VisA's split file; pictures of normal parts only; one folder per kind (two, or more);
 # a list of pictures as CSV or JSON lines, and the one that Lookout for Vision wrote.
@@ -42,6 +43,7 @@ class Layout:
     name: str  # suggested for the dataset; allowed as one
     entries: tuple[Entry, ...]  # by name
     notes: tuple[str, ...]  # sentences: what was left out, masks without picture, pictures without mask
+    skipped: tuple[Skipped, ...] = ()  # what people may have taken for pictures of it, each with its reason
     unsure: str | None = None  # a question to ask once: what was guessed, and what else it could be
     answers: tuple[str, ...] = ()  # what may be given as `normal`: names of folders or of labels
 
@@ -57,13 +59,12 @@ def note(subject: str, names: Iterable[str]) -> list[str]:
     return [f"{subject} ({len(names)}): {listed(names)}."] if names else []
 
 
-def left_out(subject: str, names: Iterable[str]) -> list[str]:
-    """As `note`, about files that are no pictures; those in formats that are not read get a sentence of their own."""
+def left_out(subject: str, names: Iterable[str]) -> tuple[list[str], tuple[Skipped, ...]]:
+    """A note about files that are no pictures; and those that are pictures in formats that are not read, one by one."""
     names = list(names)
     unread = [name for name in names if PurePosixPath(name).suffix.lower() in UNREAD_SUFFIXES]
-    return note(subject, [name for name in names if name not in set(unread)]) + note(
-        "Left out, formats that are not read; save them as PNG", unread
-    )
+    told = note(subject, [name for name in names if name not in set(unread)])
+    return told, tuple(Skipped(name=name, reason=reason(name)) for name in unread)
 
 
 def listed(names: Sequence[str]) -> str:

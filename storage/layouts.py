@@ -83,6 +83,7 @@ def understand(
                 name=called,
                 entries=listed.entries,
                 notes=listed.notes,
+                skipped=listed.skipped,
                 unsure=listed.unsure,
                 answers=listed.answers,
             ),
@@ -224,17 +225,22 @@ def _mvtec(root: Folder, called: str, origin: str) -> Layout:
     entries, notes = attach(sorted(entries, key=lambda entry: entry.name), root.all_masks(), root.own_name)
     entries, more = balanced(entries)
     notes += more
-    notes += left_out(
+    more, skipped = left_out(
         "Left out, not pictures or not inside a folder for their kind",
         [name for name in map(root.own_name, strangers) if name != EXPORT_TABLE],
     )
+    notes += more
     notes += note("Left out, folders that have no place in the layout", unread)
     notes += note(
         "Anomalous pictures without a mask",
         [entry.name for entry in entries if entry.label is Label.ANOMALOUS and not entry.masks],
     )
     return Layout(
-        kind="btad" if oks > 1 else "mvtec", name=called, entries=tuple(entries), notes=tuple(notes)
+        kind="btad" if oks > 1 else "mvtec",
+        name=called,
+        entries=tuple(entries),
+        notes=tuple(notes),
+        skipped=skipped,
     )
 
 
@@ -273,9 +279,10 @@ def _flat(folder: Folder, called: str) -> Layout:
     if folder.all_masks():
         entries, notes = with_masks(entries, folder.all_masks(), folder.own_name)
     beside = [name for name, inside in folder.folders.items() if inside.all_pictures()]
-    notes += left_out("Left out, not pictures", map(folder.own_name, folder.others))
+    more, skipped = left_out("Left out, not pictures", map(folder.own_name, folder.others))
+    notes += more
     notes += note("Left out, folders beside the pictures", beside)
-    return Layout(kind="flat", name=called, entries=tuple(entries), notes=tuple(notes))
+    return Layout(kind="flat", name=called, entries=tuple(entries), notes=tuple(notes), skipped=skipped)
 
 
 def _folders(root: Folder, called: str, normal: str | None) -> Layout:
@@ -294,12 +301,14 @@ def _folders(root: Folder, called: str, normal: str | None) -> Layout:
             entries.append(_entry(root, picture, None, label, kind, group))
     entries.sort(key=lambda entry: entry.name)
     entries, notes = attach(entries, root.all_masks(), root.own_name)
-    notes += left_out("Left out, not pictures", map(root.own_name, root.all_others()))
+    more, skipped = left_out("Left out, not pictures", map(root.own_name, root.all_others()))
+    notes += more
     return Layout(
         kind="two_folders" if len(kinds) == 2 else "folders",
         name=called,
         entries=tuple(entries),
         notes=tuple(notes),
+        skipped=skipped,
         unsure=question("folder", counts, guess),
         answers=tuple(counts),
     )

@@ -10,9 +10,11 @@ from storage.errors import UnknownLayout
 from storage.label_words import Guess, Split, guess_normal, is_mask_folder, question, split_word, verdict
 from storage.list_rows import SUFFIXES, Row, read_rows
 from storage.listing import SourceFile
-from storage.records import Label
+from storage.records import Label, Skipped
 from storage.tree import is_picture
 
+MISSING = "The list names it, and no such file came with the list. Add it, or take its line out."
+CONTRADICTED = "The list names it normal and anomalous. Keep one line for it."
 EXAMPLE = "path,label,split,mask"
 NUMBERS = {
     "0": "normal",
@@ -30,6 +32,7 @@ class Listed:
 
     entries: tuple[Entry, ...]  # none where no list names pictures
     notes: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
     lookout: bool = False
     unsure: str | None = None
     answers: tuple[str, ...] = ()
@@ -133,17 +136,13 @@ def read_lists(
         [file.name for file in unnamed if file.name not in kept],
     )
     notes += note("Pictures that the list does not name, taken for judging by their names", kept)
-    notes += note("Named in the list, but not among the files", missing)
-    notes += left_out("Named in the list, but no picture", read.no_pictures)
+    more, unread_formats = left_out("Named in the list, but no picture", read.no_pictures)
+    notes += more
     notes += note("Left out, lines of the list that name no file", read.nameless)
     twice = [name for name, same in lines.items() if len(same) > 1 and name in clear]
     other_types = [
         name for name in twice if len({(line.label, line.defect_type) for line in lines[name]}) > 1
     ]
-    notes += note(
-        "Named twice with different labels, normal and anomalous: left out",
-        [name for name in lines if name not in clear],
-    )
     notes += note("Named twice with different labels or defect types, the first line counts", other_types)
     notes += note(
         "Named twice in the list, the first line counts",
@@ -154,6 +153,11 @@ def read_lists(
         lookout=read.lookout,
         entries=(*entries, *judged),
         notes=(*notes, *unread),
+        skipped=(
+            *(Skipped(name=name, reason=MISSING) for name in missing),
+            *unread_formats,
+            *(Skipped(name=name, reason=CONTRADICTED) for name in lines if name not in clear),
+        ),
         unsure=question("label", counts, guess) if guess is not None else None,
         answers=tuple(counts),
     )

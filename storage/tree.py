@@ -172,13 +172,16 @@ def _mask_of(name: str) -> str | None:
 
 
 def _around(names: Sequence[str]) -> tuple[str, ...]:
-    """Folders that all files lie in, as those of an archive of one folder, up to the first that says something."""
+    """Folders that all files lie in, as those of an archive of one folder, up to the first that says something.
+
+    One that is called after masks says nothing here: no file lies beside it that they could be masks of.
+    """
     if not names:
         return ()
     first, last = (name.split("/")[:-1] for name in (names[0], names[-1]))  # sorted: all others lie between
     around = []
     for one, other in zip(first, last, strict=False):
-        if one != other or split_word(one) or is_mask_folder(one):
+        if one != other or split_word(one):
             break
         around.append(one)
     return tuple(around)

@@ -480,7 +480,7 @@ def _plain(layout: Layout) -> dict[str, Any]:
         }
         for entry in layout.entries
     ]
-    return {**vars(layout), "entries": entries}
+    return {**vars(layout), "entries": entries, "skipped": [asdict(one) for one in layout.skipped]}
 
 
 def _layout(values: Mapping[str, Any]) -> Layout:
@@ -498,7 +498,8 @@ def _layout(values: Mapping[str, Any]) -> Layout:
         for one in map(_with_mask_names, values["entries"])
     )
     tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return Layout(**{**values, **tuples, "entries": entries})
+    skipped = tuple(Skipped(**one) for one in values.get("skipped", ()))  # older programs wrote none
+    return Layout(**{**values, **tuples, "entries": entries, "skipped": skipped})
 
 
 def _with_mask_names(entry: Mapping[str, Any]) -> dict[str, Any]:

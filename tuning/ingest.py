@@ -115,7 +115,7 @@ def ingest_layout(
         source: where the pictures came from, for people.
         add: to the pictures of the latest version; otherwise the new ones replace them. Roles stay either way.
         mask_threshold: a grey value of a mask above it is a defect.
-        refused: what was left out before, to be reported along.
+        refused: what was left out before, to be reported along; as is what the layout left out.
     Raises:
         StorageError: the dataset's name is not allowed, or it was deleted or changed meanwhile.
         BadDataset: fewer than 10 usable normal pictures.
@@ -127,7 +127,7 @@ def ingest_layout(
         read, skipped = _read_entries(workspace, layout, mask_threshold, progress)
     read, duplicates = _without_duplicates(read)
     taken, conflicts, notes = _joined(former, read, add=add)
-    skipped = [*refused, *skipped, *duplicates, *conflicts]
+    skipped = [*refused, *layout.skipped, *skipped, *duplicates, *conflicts]
     _check_enough(taken, former.roles, source, layout, skipped)
     images = _with_roles(taken, former.roles)
     new = [item.read for item in taken if item.read is not None]
@@ -353,15 +353,16 @@ def _check_enough(
     )
     if trainable < MIN_NORMAL:
         why = (
-            f"; {len(skipped)} were left out, the first: {skipped[0].name}: {skipped[0].reason}"
+            f"; {len(skipped):,} {'was' if len(skipped) == 1 else 'were'} left out, the first: {skipped[0].name}: "
+            f"{skipped[0].reason.removesuffix('.')}"
             if skipped
             else ""
         )
         raise BadDataset(
             f"'{source}' holds {trainable} usable normal pictures for training; at least {MIN_NORMAL} "
             f"are needed{why}. Add pictures of normal parts: {_where_to_add(layout)}."
-            # What a list names in vain is perhaps what is wanting; nobody would see it otherwise.
-            + (f" {' '.join(layout.notes)}" if layout.kind in ("manifest", "lookout") else "")
+            # What was made of a list is perhaps what is wrong; nobody would see it otherwise.
+            + "".join(f" {note}" for note in layout.notes if layout.kind in ("manifest", "lookout"))
         )
 
 

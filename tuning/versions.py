@@ -46,20 +46,22 @@ def preview_edits(workspace: Workspace, name: str) -> list[Change]:
         latest = datasets.latest_version(session, name)
         waiting = list_edits(session, name)
         images = datasets.find_images(session, latest.id, [edit.pixel_digest for edit in waiting])
-    changes = []
-    for edit in waiting:
-        image = images.get(edit.pixel_digest)
-        if image is None:
-            continue
-        before = as_new(image)
-        try:
-            after = edited(before, edit)
-        except BadEdit as error:  # it came past `tuning.corrections.put`, or another version came in between
-            changes.append(_change(before, f"can't be saved: {error}"))
-            continue
-        if after != before:
-            changes.append(_change(before, "taken out" if after is None else _words(after)))
-    return changes
+    changes = [
+        preview_edit(images[edit.pixel_digest], edit) for edit in waiting if edit.pixel_digest in images
+    ]
+    return [change for change in changes if change is not None]
+
+
+def preview_edit(image: ImageRecord, edit: Edit) -> Change | None:
+    """What a correction of this image would change; None where it is of no effect."""
+    before = as_new(image)
+    try:
+        after = edited(before, edit)
+    except BadEdit as error:  # it came past `tuning.corrections.put`, or another version came in between
+        return _change(before, f"can't be saved: {error}")
+    if after == before:
+        return None
+    return _change(before, "taken out" if after is None else _words(after, before))
 
 
 def _change(before: NewImage, after: str) -> Change:
@@ -201,6 +203,9 @@ def _check_enough(before: Iterable[NewImage], after: Iterable[NewImage], name: s
             )
 
 
-def _words(image: NewImage) -> str:
-    mask = ", with mask" if image.mask_digest else ""
-    return (image.defect_type or image.label.value) + mask
+def _words(image: NewImage, before: NewImage | None = None) -> str:
+    """'scratch, with mask'; 'with another mask' where the image had one before."""
+    mask = "with mask"
+    if before is not None and before.mask_digest not in (None, image.mask_digest):
+        mask = "with another mask"
+    return (image.defect_type or image.label.value) + (f", {mask}" if image.mask_digest else "")

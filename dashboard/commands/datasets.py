@@ -174,6 +174,7 @@ def _tell_understood(source: "Source", name: str | None, *, as_json: bool) -> No
         own = layout.name if name is None else f"{name}-{layout.name}" if len(source.layouts) > 1 else name
         texts.append(f"Dataset '{own}' ({layout.kind}):\n{reporting.table(headings, rows)}")
         texts += [f"note: {note}" for note in (*layout.notes, *([layout.unsure] if layout.unsure else []))]
+        texts += [f"left out: {one.name}: {one.reason}" for one in layout.skipped]
     texts += [f"left out: {one.name}: {one.reason}" for one in source.refused]
     reporting.answer(found, as_json=as_json, text="\n".join(texts))
 

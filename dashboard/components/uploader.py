@@ -13,6 +13,7 @@ from storage import staging
 from storage.errors import UploadNotFound
 from storage.settings import Settings
 from storage.staging import Upload
+from storage.unread_formats import REASONS
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -60,7 +61,7 @@ def uploader(settings: Settings, *, key: str, dataset: str = "") -> str | None:
         "address": f"{base_path()}/uploads",
         "ticket": tickets.issue(tickets.secret(settings.home), time.time()),
         "suffixes": [*PICTURES, *TABLES, *ARCHIVES],
-        "reasons": unread.REASONS,
+        "reasons": REASONS,
         "reason": unread.OTHER,
         "formats": (
             "PNG, JPEG, TIFF, BMP or WebP, with masks and a table if there are any; also as zip or tar. "

@@ -4,7 +4,7 @@ import streamlit as st
 
 from dashboard import incidents
 from dashboard.components.uploader import uploader
-from dashboard.sections import arrival
+from dashboard.sections import arrival, review
 from dashboard.session import WHO, workspace
 from dashboard.wording import moment, plain
 from tuning import arrivals
@@ -70,7 +70,4 @@ def _waiting(name: str) -> None:
             st.markdown(f"**{plain(one.origin)}**{target}, {moment(one.created)}", width="stretch")
             if st.button("Review", key=f"review {one.id}", type="primary"):
                 _open(one.id, name)
-            if st.button("Discard", key=f"discard {one.id}"):
-                with incidents.shown():
-                    arrivals.discard(workspace(), one.id)
-                st.rerun()
+            review.ask_to_discard(one.id)

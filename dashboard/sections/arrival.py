@@ -95,7 +95,7 @@ def _taking(arrival_id: str, job: Job) -> None:
             if st.button("Change what was decided", icon=":material/edit:"):
                 jobs.forget(workspace().settings, job.key)
                 st.rerun()
-            st.button("Discard", on_click=review.discard, args=[arrival_id], icon=":material/delete:")
+            review.ask_to_discard(arrival_id)
 
 
 def _pace(job: Job) -> str:

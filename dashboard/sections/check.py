@@ -8,6 +8,7 @@ from dashboard import cached, incidents
 from dashboard.components import choosing
 from dashboard.components.gallery import Tile, gallery
 from dashboard.sections import corrections
+from dashboard.sections.pictures import EVERY
 from dashboard.session import WHO, workspace
 from dashboard.wording import duration, moment, plural
 from storage import checkups
@@ -19,6 +20,7 @@ from tuning.jobs import Job, JobState
 
 LIVE_SECONDS = 0.7
 TILES = 24  # shown of a finding at first, and more with each click
+ABOUT_MASKS = {"large-mask", "small-defect", "cropped-defect", "misplaced-mask"}  # shown with their outlines
 ICONS = {"serious": ":material/error:", "look": ":material/visibility:", "note": ":material/info:"}
 WORDS = {"serious": "serious", "look": "have a look", "note": "good to know"}
 FIXES: dict[Fix, str] = {
@@ -142,7 +144,10 @@ def _pictures(
         [
             Tile(
                 id=subject(picture),
-                source=cached.thumbnail_url(images[picture.pixel_digest].digest),
+                source=cached.thumbnail_url(
+                    images[picture.pixel_digest].digest,
+                    images[picture.pixel_digest].mask_digest if finding.kind in ABOUT_MASKS else None,
+                ),
                 beside=cached.thumbnail_url(images[picture.other].digest)
                 if picture.other in images
                 else None,
@@ -176,10 +181,28 @@ def _pictures(
             put_corrections(workspace(), name, wanted, who=WHO)
             chosen.clear()
             st.rerun()
+        st.button(
+            "See them large",
+            key=f"see {finding.kind}",
+            icon=":material/zoom_in:",
+            on_click=_see,
+            args=[finding.title],
+            help="All pictures of this finding in the section Pictures; a click on one shows it large.",
+        )
         if st.button(f"Accept{which}", key=f"accept {finding.kind}", icon=":material/check:"):
             subjects = [subject(picture) for picture in picked]
             chosen.clear()
             _accept(name, finding.kind, subjects)
+
+
+def _see(title: str) -> None:
+    """Go to the pictures of a finding, whatever was filtered there before."""
+    st.query_params.pop("image", None)
+    for widget in ("role", "label", "type"):
+        st.session_state[widget] = EVERY
+    st.session_state["page"] = 1
+    st.session_state["finding"] = title
+    st.session_state["section"] = "Pictures"
 
 
 def _accept(name: str, kind: str, subjects: list[str]) -> None:

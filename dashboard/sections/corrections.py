@@ -6,13 +6,13 @@ import streamlit as st
 
 from dashboard import incidents
 from dashboard.session import WHO, workspace
-from dashboard.wording import plural
+from dashboard.wording import plain, plural
 from engine.errors import EngineError
 from engine.masks import MAX_THRESHOLD, MOST_VALUES, read_mask
 from storage import edits
 from storage.errors import StorageError
 from storage.records import DatasetVersion, Edit, ImageRecord, Label
-from tuning import corrections, versions
+from tuning import corrections, doctor, versions
 from tuning.errors import TuningError
 
 LIST_LENGTH = 100  # of waiting corrections shown
@@ -66,6 +66,16 @@ def one(name: str, image: ImageRecord, types: Sequence[str]) -> None:
     Args:
         types: the dataset's defect types, to choose from.
     """
+    with workspace().session() as session:
+        waits = next(
+            (edit for edit in edits.list_edits(session, name) if edit.pixel_digest == image.pixel_digest),
+            None,
+        )
+    change = versions.preview_edit(image, waits) if waits is not None else None
+    if change is not None:
+        st.info(
+            f"Waits to be saved: {plain(change.before)} → {plain(change.after)}.", icon=":material/edit_note:"
+        )
     with st.expander("Correct it", icon=":material/edit:"):
         label = st.radio(
             "Label",
@@ -186,8 +196,10 @@ def _put(name: str, wanted: Sequence[Edit]) -> None:
 def _save(name: str, after: int) -> None:
     """Save what waits on the version that was shown; whatever is newer is looked at first."""
     try:
-        versions.save_edits(workspace(), name, who=WHO, after=after)
+        version = versions.save_edits(workspace(), name, who=WHO, after=after)
     except (StorageError, TuningError) as error:
         st.session_state[NOT_SAVED] = str(error)
     else:
         st.query_params.pop("image", None)
+        if version.number > after:
+            doctor.start_examination(workspace(), version.id)

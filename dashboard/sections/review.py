@@ -49,9 +49,9 @@ def show(arrival: Arrival, name: str) -> None:
         for number, (layout, proposal) in enumerate(zip(found.layouts, proposed, strict=True))
     ]
     threshold = _threshold(found, threshold_key)
-    if found.refused:
-        with st.expander(f"{plural(len(found.refused), 'file')} left out already", expanded=True):
-            left_out.table([vars(one) for one in found.refused], "File")
+    if refused := [*found.refused, *(one for layout in found.layouts for one in layout.skipped)]:
+        with st.expander(f"{plural(len(refused), 'file')} left out already", expanded=True):
+            left_out.table([vars(one) for one in refused], "File")
     problem = _problem(intakes)
     told = st.empty()  # a place that is always there: the buttons below must not move under the pointer
     if problem:
@@ -68,7 +68,16 @@ def show(arrival: Arrival, name: str) -> None:
             plan = Plan(intakes=tuple(intakes), who=WHO, mask_threshold=threshold)
             arrivals.start_take(workspace(), arrival.id, plan)
             st.rerun()
-        st.button("Discard", on_click=discard, args=[arrival.id], icon=":material/delete:")
+        ask_to_discard(arrival.id)
+
+
+def ask_to_discard(arrival_id: str) -> None:
+    """A button that says what will be lost, and another inside: an upload of hours is not deleted by one slip."""
+    with st.popover("Discard", icon=":material/delete:"):
+        st.write(
+            "What was uploaded is deleted and would have to be sent again. A folder of the server is left as it is."
+        )
+        st.button("Discard it", key=f"discard {arrival_id}", on_click=discard, args=[arrival_id])
 
 
 def discard(arrival_id: str) -> None:
@@ -222,6 +231,8 @@ def _pictures(layout: Layout, key: str, mask_threshold: int) -> None:
 
 def _unreadable(names: Sequence[str], looked_at: int) -> str:
     """'2 of its first 8 can't be read: a.png, b.png. The report will say why.'"""
+    if looked_at == 1:
+        return f"Its only picture can't be read: {names[0]}. The report will say why."
     named = ", ".join(names[:UNREADABLE_NAMED])
     more = f" and {len(names) - UNREADABLE_NAMED} more" if len(names) > UNREADABLE_NAMED else ""
     which = "None" if len(names) == looked_at else str(len(names))

@@ -19,6 +19,7 @@ from tuning.jobs import JobState
 
 LIVE_SECONDS = 0.7
 TILES = 24  # shown of each kind of difference
+REMASKED = "with another mask"  # shown twice, with the outlines of before and after
 GONE = "deleted dataset"  # in the session: its name, for the page has nothing else to show any more
 
 
@@ -127,20 +128,23 @@ def _compare(known: Sequence[DatasetVersion]) -> None:
         "added": [(image, image.defect_type or image.label.value) for image in found.added],
         "removed": [(image, image.defect_type or image.label.value) for image in found.removed],
         "relabelled": [(new, f"{_kind(old)} → {_kind(new)}") for old, new in found.relabelled],
-        "with another mask": [(new, _kind(new)) for old, new in found.remasked],
+        REMASKED: [(new, _kind(new)) for old, new in found.remasked],
         "with another role": [(new, f"{old.role.value} → {new.role.value}") for old, new in found.moved],
     }
+    former_masks = {new.id: old.mask_digest for old, new in found.remasked}
     if not any(differences.values()):
         st.info("They hold the same pictures with the same labels, masks and roles.", icon=":material/equal:")
     for what, pairs in differences.items():
         if not pairs:
             continue
         st.markdown(f"**{plural(len(pairs), 'picture')} {what}**")
+        twice = what == REMASKED
         gallery(
             [
                 Tile(
                     id=str(image.id),
-                    source=cached.thumbnail_url(image.digest),
+                    source=cached.thumbnail_url(image.digest, former_masks[image.id] if twice else None),
+                    beside=cached.thumbnail_url(image.digest, image.mask_digest) if twice else None,
                     title=f"{image.name}: {change}",
                     caption=change,
                 )
@@ -148,7 +152,7 @@ def _compare(known: Sequence[DatasetVersion]) -> None:
             ],
             key=f"difference {what}",
             on_pick=lambda _: None,
-            tile_width=118,
+            tile_width=240 if twice else 118,
         )
         if len(pairs) > TILES:
             st.caption(f"and {len(pairs) - TILES:,} more")

@@ -84,17 +84,18 @@ def _tell_version(latest: DatasetVersion) -> None:
 
 def _new(names: list[str]) -> None:
     """Pictures of a product that has no dataset yet."""
-    if names:
+    begun = "arrival" in st.query_params
+    if names or begun:
         row = look.top("New dataset")
         with row:
-            if st.button("Back to the datasets", icon=":material/arrow_back:"):
+            if names and st.button("Back to the datasets", icon=":material/arrow_back:"):
                 st.switch_page(DATASETS_PAGE)
     else:
         choosing.none_yet(
             "No dataset yet", "Upload pictures of normal parts, with some anomalous ones if you have them."
         )
     add.show("")
-    if not names:
+    if not names and not begun:
         st.page_link(HOME, label="Or try the demo", icon=":material/play_arrow:")
     deleted.show()
 

@@ -75,6 +75,29 @@ def test_taking_all_out_makes_a_correction_of_each(
     assert {edit.pixel_digest for edit in waiting if edit.remove} == digests
 
 
+def test_pictures_of_a_finding_are_seen_large_whatever_was_filtered_before(
+    page: Page, workspace: Workspace, version: DatasetVersion
+) -> None:
+    app = page("views/datasets.py", dataset="parts", role="test", image="999")
+    app.segmented_control(key="section").set_value("Check").run()
+    app.button(key="see clipped").click().run()
+    assert not app.exception
+    assert app.segmented_control(key="section").value == "Pictures"
+    assert app.selectbox(key="finding").value == next(
+        finding["title"] for finding in _letter(workspace, version) if finding["kind"] == "clipped"
+    )
+    assert f"{WHITE} pictures" in [caption.value for caption in app.caption]
+    assert [warning.value for warning in app.warning] == []
+
+
+def _letter(workspace: Workspace, version: DatasetVersion) -> list[dict[str, str]]:
+    with workspace.session() as session:
+        checkup = checkups.get_checkup(session, version.id)
+    assert checkup is not None
+    findings: list[dict[str, str]] = checkup.findings["findings"]
+    return findings
+
+
 def test_failure_is_told_until_a_later_look_succeeds(
     page: Page, workspace: Workspace, version: DatasetVersion
 ) -> None:

@@ -14,7 +14,7 @@ from engine.images import decode_mask
 from storage import datasets, edits
 from storage.records import Edit, ImageRecord, Label
 from storage.workspace import Workspace, open_workspace
-from tuning import corrections
+from tuning import corrections, doctor, jobs
 from tuning.commands import ingest_folder
 from tuning.versions import save_edits
 
@@ -64,6 +64,11 @@ def test_corrections_are_not_saved_on_a_version_that_nobody_saw(
     assert [error.value for error in app.error] == []
     assert _waiting(workspace) == []
     assert image.name not in _images(workspace)
+    with workspace.session() as session:
+        version = datasets.latest_version(session, "parts")
+    job = jobs.status(workspace.settings, doctor.job_key(version.id))
+    assert job is not None  # the doctor looks at it by itself
+    jobs.cancel(workspace.settings, job.key)
 
 
 def test_correction_is_judged_by_the_version_that_is_being_saved(
@@ -125,6 +130,8 @@ def test_mask_of_a_jpeg_marks_what_was_meant_and_says_how_much(page: Page, works
     _button(app, "Keep this correction").click().run()
     (edit,) = _waiting(workspace)
     assert edit.mask_digest is not None
+    told = "Waits to be saved: dent, with mask → dent, with another mask."
+    assert [info.value for info in page("views/datasets.py", dataset="parts", image=image.id).info] == [told]
     assert decode_mask(workspace.blobs.get(edit.mask_digest), "kept").mean() == 0.25
 
 

@@ -78,8 +78,21 @@ def test_folders_whose_names_become_the_same_are_reviewed_apart_and_discarded(
         "bolt",
         "part-a-2",
     ]
-    next(button for button in app.button if button.label == "Discard").click().run()
+    next(button for button in app.button if button.label == "Discard it").click().run()
     assert arrivals.list_arrivals(workspace) == []
+
+
+def test_waiting_arrival_is_discarded_by_a_second_click_and_its_folder_stays(
+    page: Page, workspace: Workspace, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(train=12, flat=True)
+    _arrived(workspace, folder)
+    app = page("views/datasets.py", new=1)
+    assert "Discard" not in [button.label for button in app.button]  # it opens the question only
+    next(button for button in app.button if button.label == "Discard it").click().run()
+    assert not app.exception
+    assert arrivals.list_arrivals(workspace) == []
+    assert len(list(folder.iterdir())) == 12
 
 
 @pytest.mark.parametrize(
@@ -124,6 +137,20 @@ def test_pictures_that_can_not_be_read_are_named_in_the_previews(
     assert any(
         caption.startswith("None of its first 3 can be read: test/good/000.png") for caption in captions
     )
+
+
+def test_first_pictures_are_reviewed_under_a_heading_of_their_own(
+    page: Page, workspace: Workspace, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(train=12, test_normal=1)
+    (folder / "test/good/000.png").write_bytes(b"no picture")
+    (folder / "train/good/drawing.svg").write_text("<svg/>")
+    app = _open(page, _arrived(workspace, folder))
+    assert [title.value for title in app.title] == ["New dataset"]
+    assert "No dataset yet" not in _html(app)
+    assert "Its only picture can't be read: test/good/000.png. The report will say why." in _captions(app)
+    assert [expander.label for expander in app.expander] == ["1 file left out already"]
+    assert "train/good/drawing.svg</td><td>It is a drawing without pixels." in _html(app)
 
 
 def test_masks_are_outlined_in_the_previews_above_the_value_that_is_asked_for(

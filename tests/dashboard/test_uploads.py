@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 from streamlit import config
@@ -20,6 +21,7 @@ from streamlit import config
 from dashboard import thumbnails, tickets, uploads
 from dashboard.components import uploader
 from dashboard.server import streamlit_options
+from engine.masks import encode_mask
 from storage import staging
 from storage.blobs import BlobStore
 from storage.settings import Settings
@@ -422,6 +424,20 @@ def test_thumbnail_that_a_power_cut_left_empty_or_cut_off_is_made_again(
     file = Thumbnails(settings.thumbnails_folder).path(digest)
     file.write_bytes(whole[:left])
     assert thumbnails.thumbnail(settings, digest, "a.png") == whole == file.read_bytes()
+
+
+def test_thumbnail_shows_the_outline_of_a_mask_outside_the_defect(client: Client, settings: Settings) -> None:
+    digest = _store_picture(settings)
+    plain = Image.open(io.BytesIO(client("GET", thumbnails.address(settings, digest)).body))
+    mask = np.zeros((plain.height * 2, plain.width * 2), bool)
+    mask[40:80, 40:80] = True
+    address = thumbnails.address(settings, digest, BlobStore(settings.blobs_folder).put(encode_mask(mask)))
+    for _ in range(2):  # made, then read
+        drawn = np.asarray(Image.open(io.BytesIO(client("GET", address).body)).convert("RGB"), np.int16)
+        off = np.abs(drawn - np.asarray(plain.convert("RGB"), np.int16)).max(axis=-1)
+        assert off[18:20, 20:40].mean() > 60  # just above the defect
+        assert off[60:].max() < 20  # far from it: nothing but JPEG's rounding
+    assert client("GET", address.replace(digest, "0" * 64)).status == 401
 
 
 def test_thumbnail_is_shown_to_our_pages_alone(client: Client, settings: Settings) -> None:

@@ -155,10 +155,10 @@ def test_all_usual_picture_formats_are_taken(make_folder: MakeFolder) -> None:
     root = make_folder(*(f"a{suffix}" for suffix in PICTURE_SUFFIXES), "a.gif", "a.pdf", "a")
     layout = scan(root)
     assert {entry.path.suffix for entry in layout.entries} == PICTURE_SUFFIXES
-    assert layout.notes == (
-        "Left out, not pictures (2): a, a.pdf.",
-        "Left out, formats that are not read; save them as PNG (1): a.gif.",
-    )
+    assert layout.notes == ("Left out, not pictures (2): a, a.pdf.",)
+    (gif,) = layout.skipped
+    assert gif.name == "a.gif"
+    assert gif.reason.startswith("It is a GIF")
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,14 @@ def test_all_usual_picture_formats_are_taken(make_folder: MakeFolder) -> None:
 def test_pictures_in_formats_that_are_not_read_are_told_apart(
     make_folder: MakeFolder, names: tuple[str, ...], where: str
 ) -> None:
-    first, second = scan(make_folder(*names)).notes
-    assert first.startswith(f"Left out, not pictures{where} (1): ")
-    assert first.endswith("notes.txt.")
-    assert second.startswith("Left out, formats that are not read; save them as PNG (2): ")
-    assert "v.SVG" in second
-    assert "photo.heic" in second
+    layout = scan(make_folder(*names))
+    (note,) = layout.notes
+    assert note.startswith(f"Left out, not pictures{where} (1): ")
+    assert note.endswith("notes.txt.")
+    assert {one.name.rpartition("/")[2]: one.reason for one in layout.skipped} == {
+        "v.SVG": "It is a drawing without pixels. Export it as PNG.",
+        "photo.heic": "It is a photo of a kind that is not read here. Export it as PNG or JPEG.",
+    }
 
 
 def test_flat_folder_is_one_group_called_after_it(make_folder: MakeFolder) -> None:
@@ -225,6 +227,12 @@ def test_tree_of_categories_makes_a_dataset_of_each(make_folder: MakeFolder) -> 
     ]
     with pytest.raises(UnknownLayout, match="several products: bottle, cable"):
         scan(root)
+
+
+def test_folder_around_everything_may_be_called_after_masks(make_folder: MakeFolder) -> None:
+    (layout,) = understand(walk(make_folder(*(f"masks/lids/{name}" for name in MVTEC))), "upload.zip")
+    assert (layout.kind, layout.name, len(layout.entries)) == ("mvtec", "lids", 5)
+    assert sum(bool(entry.masks) for entry in layout.entries) == 2
 
 
 def test_several_masks_of_a_picture_belong_to_it(make_folder: MakeFolder) -> None:

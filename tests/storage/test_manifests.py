@@ -9,7 +9,8 @@ from storage.errors import UnknownLayout
 from storage.layouts import understand
 from storage.list_rows import MAX_BYTES
 from storage.listing import SourceFile, walk
-from storage.records import Label
+from storage.manifests import CONTRADICTED, MISSING
+from storage.records import Label, Skipped
 
 COOKIES = Path(__file__).resolve().parents[3] / "shared" / "data" / "cookies_lookout"
 
@@ -57,7 +58,7 @@ def test_missing_and_unnamed_pictures_are_noted(tmp_path: Path) -> None:
     (layout,) = understand(files(tmp_path, "path,label\na.png,good\nz.png,good\n", "a.png", "b.png"), "x")
     assert [entry.name for entry in layout.entries] == ["a.png"]
     assert "Pictures that the list does not name, left out (1): b.png." in layout.notes
-    assert "Named in the list, but not among the files (1): z.png." in layout.notes
+    assert layout.skipped == (Skipped(name="z.png", reason=MISSING),)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +172,17 @@ def test_lines_that_name_no_picture_are_noted(tmp_path: Path) -> None:
     (layout,) = understand(files(tmp_path, "\n".join(rows), "a.png"), "x")
     assert [entry.name for entry in layout.entries] == ["a.png"]
     assert layout.notes == (
-        "Named in the list, but not among the files (1): /data/lost.png.",
         "Named in the list, but no picture (1): ../../etc/passwd.",
-        "Left out, formats that are not read; save them as PNG (1): v.gif.",
         "Left out, lines of the list that name no file (1): Line 6 of 'list.csv'.",
     )
+    assert [one.name for one in layout.skipped] == ["/data/lost.png", "v.gif"]
+
+
+def test_every_picture_that_a_list_names_in_vain_is_told_not_only_the_first_ten(tmp_path: Path) -> None:
+    lost = [f"lost{number}.png" for number in range(300)]
+    rows = ["path,label", "a.png,good", *(f"{name},good" for name in lost)]
+    (layout,) = understand(files(tmp_path, "\n".join(rows), "a.png"), "x")
+    assert layout.skipped == tuple(Skipped(name=name, reason=MISSING) for name in lost)
 
 
 def test_words_that_mean_nothing_as_a_split_are_noted(tmp_path: Path) -> None:
@@ -217,8 +224,8 @@ def test_picture_named_twice_with_contradicting_labels_is_left_out(tmp_path: Pat
         ("c.png", "anomalous", "dent"),
         ("d.png", "normal", None),
     ]
+    assert layout.skipped == tuple(Skipped(name=name, reason=CONTRADICTED) for name in ("a.png", "e.png"))
     assert layout.notes[1:] == (
-        "Named twice with different labels, normal and anomalous: left out (2): a.png, e.png.",
         "Named twice with different labels or defect types, the first line counts (2): b.png, c.png.",
         "Named twice in the list, the first line counts (1): d.png.",
     )

@@ -86,6 +86,7 @@ def until_gone(workspace: Workspace, arrival_id: str) -> None:
 def test_zip_becomes_a_version_and_its_staging_is_gone(workspace, make_folder, tmp_path) -> None:
     folder = make_folder(train=20, test_normal=6, defects={"dent": 4})
     (folder / "train/good/broken.png").write_text("no picture")
+    (folder / "test/dent/drawing.svg").write_text("<svg/>")
     arrival_id = uploaded(workspace, zipped(folder, tmp_path / "Parts.zip"))
     assert [one.origin for one in arrivals.list_arrivals(workspace)] == ["Parts.zip"]
     assert look(workspace, arrival_id).state is JobState.DONE
@@ -97,7 +98,7 @@ def test_zip_becomes_a_version_and_its_staging_is_gone(workspace, make_folder, t
     assert job.state is JobState.DONE, job.error
     (result,) = job.result
     assert (result["dataset"], result["version"], result["pictures"]) == ("parts", 1, 30)
-    assert [one["name"] for one in result["skipped"]] == ["train/good/broken.png"]
+    assert [one["name"] for one in result["skipped"]] == ["test/dent/drawing.svg", "train/good/broken.png"]
     assert arrivals.list_arrivals(workspace) == []
     until_gone(workspace, arrival_id)
     with workspace.session() as session:

@@ -287,8 +287,9 @@ VISA = "object,split,label,image,mask\n"
         (
             ["0.png"],
             ("list.csv", "path,label\n0.png,good\ngone.png,good\n"),
-            "lines with a label that means normal, as good, and the split train or none. Named in the list, but not "
-            "among the files (1): gone.png.",
+            "; 1 was left out, the first: gone.png: The list names it, and no such file came with the list. Add it, or "
+            "take its line out. Add pictures of normal parts: lines with a label that means normal, as good, and the "
+            "split train or none.",
         ),
         (
             ["0.png"],

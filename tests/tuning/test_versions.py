@@ -42,6 +42,23 @@ def put(workspace: Workspace, *wanted: Edit) -> None:
         edits.put_edits(session, NAME, wanted, who="ann", now=now())
 
 
+def test_waiting_corrections_tell_a_replaced_mask_from_a_new_one_and_from_none(workspace, version) -> None:
+    dents = [image for image in images(workspace, version) if image.defect_type == "dent"]
+    other = workspace.blobs.put(encode_mask(np.eye(64, dtype=bool)))
+    bare = next(image for image in images(workspace, version) if image.label is Label.NORMAL)
+    put(
+        workspace,
+        Edit(pixel_digest=dents[0].pixel_digest, mask_digest=other),
+        Edit(pixel_digest=dents[1].pixel_digest, mask_digest=""),
+        Edit(pixel_digest=bare.pixel_digest, label=Label.ANOMALOUS, defect_type="dent", mask_digest=other),
+    )
+    assert {(one.before, one.after) for one in preview_edits(workspace, NAME)} == {
+        ("dent, with mask", "dent, with another mask"),
+        ("dent, with mask", "dent"),
+        ("normal", "dent, with mask"),
+    }
+
+
 def test_corrections_make_the_next_version_and_leave_the_former(workspace, version) -> None:
     before = images(workspace, version)
     dents = [image for image in before if image.defect_type == "dent"]
