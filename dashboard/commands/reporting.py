@@ -64,6 +64,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             storage_errors.VersionNotFound,
             storage_errors.StudyNotFound,
             storage_errors.ModelNotFound,
+            storage_errors.ApiKeyNotFound,
             tuning_errors.NoChampion,
             tuning_errors.PictureNotFound,
         )

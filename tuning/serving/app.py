@@ -1,0 +1,336 @@
+"""The routes of the model server.
+
+- `/<dataset>/ping`, `/health`, `/version` and `/invocations` are MLflow's own scoring application, made from the model
+  that is the dataset's champion at that moment.
+- `/<dataset>/predict` takes a plain picture; both score one picture at a time, so that all ways give the same numbers.
+- Scoring runs in a few threads. What waits for them is bounded, and more is told to come again.
+"""
+
+import asyncio
+import base64
+import io
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from enum import StrEnum
+from importlib.metadata import version as installed_version
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from PIL.Image import Image
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from engine.images import RGB
+from engine.scoring import Scored
+from storage import datasets
+from storage.errors import StorageError
+from storage.records import Model
+from storage.workspace import Workspace
+from tuning.errors import NotServed, Overloaded
+from tuning.predictor import decision
+from tuning.serving.access import Access
+from tuning.serving.answers import OURS, Prediction, Served, Stats, refusal, status_of
+from tuning.serving.champions import Champions
+from tuning.serving.keys import Keys
+from tuning.serving.loading import Loaded
+from tuning.serving.reading import picture_in, read_body, replayed
+from tuning.serving.traffic import Traffic
+
+FOLLOW_SECONDS = 1.0  # between two looks at aliases and keys
+MLFLOW_CALLS = ("ping", "health", "version", "invocations")
+PNG_LEVEL = 1  # of zlib's compression: an answer is made faster than the network gains from more
+
+Draw = Callable[["MapKind", RGB, NDArray[np.float32], Model], Image]
+
+
+class MapKind(StrEnum):
+    """What a request may ask for beside the score."""
+
+    OVERLAY = "overlay"  # the heatmap over the picture
+    PNG = "png"  # the heatmap alone
+    NPY = "npy"  # the anomaly map's values
+
+
+class ModelServer:
+    """Everything that the routes share.
+
+    Args:
+        draw: draws a heatmap: its kind, the picture (H, W, 3), its anomaly map (H, W), the model whose scale is used.
+    """
+
+    def __init__(self, workspace: Workspace, draw: Draw) -> None:
+        """Nothing is loaded before the first request."""
+        settings = workspace.settings
+        self.workspace = workspace
+        self.draw = draw
+        self.background = ThreadPoolExecutor(max_workers=2, thread_name_prefix="background")
+        # MLflow's application scores in the loop's default executor, so this one is made the default.
+        self.scoring = ThreadPoolExecutor(max_workers=settings.serve_threads, thread_name_prefix="scoring")
+        self.champions = Champions(workspace, self.background)
+        self.keys = Keys(workspace)
+        self.traffic: dict[str, Traffic] = {}
+        self._room = settings.serve_threads + settings.serve_queue
+        self._under_way = 0
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Take a place among those that wait.
+
+        Raises:
+            Overloaded: all are taken.
+        """
+        if self._under_way >= self._room:
+            raise Overloaded(
+                f"{self._under_way} requests are under way, the most that this server keeps. Send the request again in "
+                "a second, or raise SIMPLENET_SERVE_QUEUE."
+            )
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    @asynccontextmanager
+    async def use(self, dataset_name: str) -> AsyncIterator[Loaded]:
+        """The dataset's champion; from now on there are figures of the dataset."""
+        async with self.champions.use(dataset_name) as loaded:
+            self.traffic.setdefault(dataset_name, Traffic())
+            yield loaded
+
+    def count(self, dataset_name: str, scope: Scope, started: float, status: int) -> None:
+        """Take a request into the figures of its dataset; the requests of our own pages are left out."""
+        traffic = self.traffic.get(
+            dataset_name
+        )  # none for names that never served: anybody could invent more
+        if traffic is not None and not scope.get("state", {}).get("own"):
+            traffic.record(1000 * (time.perf_counter() - started), status)
+
+    async def keep_up(self) -> None:
+        """Follow aliases and keys until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with suppress(StorageError):  # what is known stays; the next look may succeed
+                await loop.run_in_executor(self.background, self.keys.refresh)
+            await self.champions.follow()
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Follow while the server runs."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self.scoring)
+        await loop.run_in_executor(self.background, self.keys.refresh)
+        following = loop.create_task(self.keep_up())
+        try:
+            yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            with suppress(StorageError):
+                await loop.run_in_executor(self.background, lambda: self.keys.refresh(note_all=True))
+            self.background.shutdown(wait=False, cancel_futures=True)
+
+    async def predict(
+        self, dataset_name: str, request: Request, kind: MapKind | None, version: int | None
+    ) -> Response:
+        """Score the picture in a request."""
+        started = time.perf_counter()
+        try:
+            with self.admitted():
+                body = await read_body(request)
+                async with self.use(dataset_name) as loaded:
+                    _require_version(loaded.model, version)
+                    data, name = await picture_in(request, body)
+                    as_file = kind in (MapKind.OVERLAY, MapKind.PNG) and _wants_png(request)
+                    answer = await asyncio.get_running_loop().run_in_executor(
+                        None, lambda: self._score(loaded, data, name, kind, as_file)
+                    )
+        except OURS as error:
+            self.count(dataset_name, request.scope, started, status_of(error))
+            raise
+        self.count(dataset_name, request.scope, started, 200)
+        return answer
+
+    def _score(self, loaded: Loaded, data: bytes, name: str, kind: MapKind | None, as_file: bool) -> Response:
+        pixels = loaded.decode(data, name)
+        scored = loaded.detector.score([pixels])[0]
+        drawn = None if kind is None else self._map(kind, pixels, scored, loaded.model)
+        verdict = {
+            "model_version": loaded.model.version,
+            "score": scored.score,
+            "threshold": loaded.threshold,
+            "decision": decision(scored.score, loaded.threshold),
+        }
+        if as_file and drawn is not None:
+            headers = {f"X-{name.replace('_', '-').title()}": str(value) for name, value in verdict.items()}
+            return Response(drawn, media_type="image/png", headers=headers)
+        values: dict[str, Any] = {
+            "dataset": loaded.model.dataset_name,
+            **verdict,
+            "height": pixels.shape[0],
+            "width": pixels.shape[1],
+        }
+        if drawn is not None:
+            form = "npy" if kind is MapKind.NPY else "png"
+            values["map"] = {"format": form, "base64": base64.b64encode(drawn).decode("ascii")}
+        return JSONResponse(values)
+
+    def _map(self, kind: MapKind, pixels: RGB, scored: Scored, model: Model) -> bytes:
+        file = io.BytesIO()
+        if kind is MapKind.NPY:
+            np.save(file, scored.anomaly_map)
+        else:
+            self.draw(kind, pixels, scored.anomaly_map, model).save(file, "PNG", compress_level=PNG_LEVEL)
+        return file.getvalue()
+
+    def listing(self, base: str) -> list[Served]:
+        """The datasets, and where their champions answer."""
+        from storage import models
+
+        with self.workspace.session() as session:
+            names = [dataset.name for dataset in datasets.list_datasets(session)]
+            champions = {name: models.champion(session, name) for name in names}
+        return [
+            Served(
+                dataset=name,
+                model_version=None if champion is None else champion.version,
+                loaded=self.champions.serving(name) is not None,
+                addresses={call: f"{base}/{name}/{call}" for call in ("predict", *MLFLOW_CALLS, "stats")},
+            )
+            for name, champion in champions.items()
+        ]
+
+    def stats(self, dataset_name: str) -> Stats:
+        """The traffic of a dataset."""
+        serving = self.champions.serving(dataset_name)
+        summary = self.traffic.get(dataset_name, Traffic()).summary()
+        return Stats(
+            dataset=dataset_name,
+            model_version=None if serving is None else serving.version,
+            trouble=self.champions.troubles.get(dataset_name),
+            **vars(summary),
+        )
+
+
+class _MlflowRoute:
+    """Hands a request on to MLflow's application of the dataset's champion."""
+
+    def __init__(self, server: ModelServer, call: str) -> None:
+        self._server = server
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        server, started, status = self._server, time.perf_counter(), 500
+        dataset_name, path = scope["path_params"]["dataset"], f"/{self._call}"
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            with server.admitted():
+                body = await read_body(Request(scope, receive))
+                async with server.use(dataset_name) as loaded:
+                    inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
+                    await loaded.app(inner, replayed(body, receive), noting)
+        except OURS as error:
+            status = status_of(error)
+            await refusal(error)(scope, receive, send)
+        finally:
+            if self._call == "invocations":
+                server.count(dataset_name, scope, started, status)
+
+
+def make_app(workspace: Workspace, draw: Draw) -> tuple[Access, ModelServer]:
+    """The whole application, and what its routes share."""
+    server = ModelServer(workspace, draw)
+    app = FastAPI(
+        title="SimpleNet AutoML model server",
+        version=installed_version("simplenet-automl"),
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+        lifespan=server.lifespan,
+    )
+    for kind in OURS:
+        app.add_exception_handler(kind, lambda _request, error: refusal(error))
+    public = workspace.settings.model_server_public_url
+
+    @app.get("/health", summary="Whether the server answers; needs no key")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/", summary="The datasets, and where their champions answer")
+    def listing() -> list[Served]:
+        return server.listing(public)
+
+    @app.get("/stats", summary="Requests, errors and latency of every dataset that was asked for")
+    async def all_stats() -> list[Stats]:
+        return [server.stats(name) for name in sorted({*server.traffic, *server.champions.resident})]
+
+    @app.get("/{dataset}/stats", summary="Requests, errors and latency of one dataset")
+    def stats(dataset: str) -> Stats:
+        with workspace.session() as session:
+            datasets.get_dataset(session, dataset)
+        return server.stats(dataset)
+
+    @app.post(
+        "/{dataset}/predict",
+        summary="Score, decision and, where asked for, the map of one picture",
+        response_model=Prediction,
+        openapi_extra=_PICTURE_BODY,
+    )
+    async def predict(
+        dataset: str,
+        request: Request,
+        map: MapKind | None = None,  # noqa: A002
+        version: int | None = None,
+    ) -> Response:
+        """Answer with the champion's score of the picture in the body, or in the field `image` of a form.
+
+        `map`: overlay (the heatmap over the picture, PNG), png (the heatmap alone), npy (float32 values); with
+        `Accept: image/png` the answer is the PNG file itself. `version` refuses to answer with another model version.
+        """
+        return await server.predict(dataset, request, map, version)
+
+    for call in MLFLOW_CALLS:
+        app.router.routes.append(Route(f"/{{dataset}}/{call}", _MlflowRoute(server, call)))
+    return Access(app, workspace.settings, server.keys), server
+
+
+def _require_version(model: Model, version: int | None) -> None:
+    if version not in (None, model.version):
+        raise NotServed(
+            f"Version {version} was asked for; version {model.version} of '{model.dataset_name}' is its champion here. "
+            "Promote the other one, or leave the version out."
+        )
+
+
+def _wants_png(request: Request) -> bool:
+    return request.headers.get("accept", "").startswith("image/png")
+
+
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_PICTURE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": _PICTURE,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": _PICTURE["schema"]},
+                }
+            },
+        },
+    }
+}
