@@ -397,10 +397,10 @@ def test_champion_is_withdrawn_with_a_reason_and_can_be_promoted_again(
 
 
 def test_page_never_shows_a_password() -> None:
-    from dashboard.views.models import _without_password
+    from dashboard.sections.endpoint import without_password
 
-    assert _without_password("postgresql://me:secret@db/x") == "postgresql://me:PASSWORD@db/x"
-    assert _without_password("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"
+    assert without_password("postgresql://me:secret@db/x") == "postgresql://me:PASSWORD@db/x"
+    assert without_password("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"
 
 
 def test_system_page_lists_queue_disk_and_versions(page: Page, waiting: Workspace) -> None:

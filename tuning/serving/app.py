@@ -10,7 +10,7 @@ import asyncio
 import base64
 import io
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import StrEnum
@@ -43,6 +43,7 @@ from tuning.serving.reading import picture_in, read_body, replayed
 from tuning.serving.traffic import Traffic
 
 FOLLOW_SECONDS = 1.0  # between two looks at aliases and keys
+NOTE_SECONDS = 15.0  # between two notes of when keys were used last
 MLFLOW_CALLS = ("ping", "health", "version", "invocations")
 PNG_LEVEL = 1  # of zlib's compression: an answer is made faster than the network gains from more
 
@@ -69,7 +70,7 @@ class ModelServer:
         settings = workspace.settings
         self.workspace = workspace
         self.draw = draw
-        self.background = ThreadPoolExecutor(max_workers=2, thread_name_prefix="background")
+        self.background = ThreadPoolExecutor(max_workers=4, thread_name_prefix="background")
         # MLflow's application scores in the loop's default executor, so this one is made the default.
         self.scoring = ThreadPoolExecutor(max_workers=settings.serve_threads, thread_name_prefix="scoring")
         self.champions = Champions(workspace, self.background)
@@ -111,31 +112,31 @@ class ModelServer:
         if traffic is not None and not scope.get("state", {}).get("own"):
             traffic.record(1000 * (time.perf_counter() - started), status)
 
-    async def keep_up(self) -> None:
-        """Follow aliases and keys until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            with suppress(StorageError):  # what is known stays; the next look may succeed
-                await loop.run_in_executor(self.background, self.keys.refresh)
-            await self.champions.follow()
-            await asyncio.sleep(FOLLOW_SECONDS)
-
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        """Follow while the server runs."""
+        """Follow aliases and keys while the server runs."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.scoring)
-        await loop.run_in_executor(self.background, self.keys.refresh)
-        following = loop.create_task(self.keep_up())
+        await self._in_background(self.keys.refresh)
+        # Apart from each other: what waits for a database must not keep the others waiting.
+        steps = (
+            (self.champions.follow, FOLLOW_SECONDS),
+            (lambda: self._in_background(self.keys.refresh), FOLLOW_SECONDS),
+            (lambda: self._in_background(self.keys.note_uses), NOTE_SECONDS),
+        )
+        tasks = [loop.create_task(_again_and_again(step, seconds)) for step, seconds in steps]
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             with suppress(StorageError):
-                await loop.run_in_executor(self.background, lambda: self.keys.refresh(note_all=True))
+                await self._in_background(self.keys.note_uses)
             self.background.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_background(self, function: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.background, function)
 
     async def predict(
         self, dataset_name: str, request: Request, kind: MapKind | None, version: int | None
@@ -217,6 +218,14 @@ class ModelServer:
             trouble=self.champions.troubles.get(dataset_name),
             **vars(summary),
         )
+
+
+async def _again_and_again(step: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Do something every so many seconds, until cancelled."""
+    while True:
+        with suppress(StorageError):  # what is known stays; the next time may succeed
+            await step()
+        await asyncio.sleep(seconds)
 
 
 class _MlflowRoute:

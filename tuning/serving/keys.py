@@ -1,22 +1,19 @@
 """Which keys open the model server: those in the database, and one that this installation's own pages use."""
 
 import hmac
-import logging
 import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
 from storage import api_keys
 from storage.api_keys import key_digest
+from storage.errors import DatabaseUnavailable
 from storage.records import now
 from storage.secret_files import secret
 from storage.workspace import Workspace
 
-logger = logging.getLogger(__name__)
-
 SECRET_FILE = "serving.secret"  # noqa: S105 (the name of a file)
-NOTE_SECONDS = 30.0  # between two notes of the last use of a key
 
 
 def own_key(home: Path) -> str:
@@ -37,29 +34,36 @@ class Keys:
         self._own = own_key(workspace.settings.home)
         self._active: dict[str, int] = {}
         self._used: dict[int, datetime] = {}
-        self._noted: dict[int, datetime] = {}
         self._lock = threading.Lock()
 
-    def refresh(self, *, note_all: bool = False) -> None:
-        """Read which keys are in use, and note when they were used last, not more than every NOTE_SECONDS.
+    def refresh(self) -> None:
+        """Read which keys are in use.
 
         Raises:
             DatabaseUnavailable: what was known stays known.
         """
-        with self._lock:
-            due = {
-                number: moment
-                for number, moment in self._used.items()
-                if note_all or moment - self._noted.get(number, moment - _NOTE) >= _NOTE
-            }
-            due = {number: moment for number, moment in due.items() if self._noted.get(number) != moment}
         with self._workspace.session() as session:
             active = api_keys.active_keys(session)
-            if due:
-                api_keys.record_uses(session, due)
         with self._lock:
             self._active = active
-            self._noted |= due
+
+    def note_uses(self) -> None:
+        """Write down when keys were used last. Apart from `refresh`, for a writer may have to wait.
+
+        Raises:
+            DatabaseUnavailable: the uses are noted the next time.
+        """
+        with self._lock:
+            uses, self._used = self._used, {}
+        if not uses:
+            return
+        try:
+            with self._workspace.session() as session:
+                api_keys.record_uses(session, uses)
+        except DatabaseUnavailable:
+            with self._lock:
+                self._used = uses | self._used
+            raise
 
     def is_own(self, key: str) -> bool:
         """Whether it is the key of this installation's own pages."""
@@ -74,6 +78,3 @@ class Keys:
             if number is not None:
                 self._used[number] = now()
             return number is not None
-
-
-_NOTE = timedelta(seconds=NOTE_SECONDS)
