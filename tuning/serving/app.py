@@ -9,6 +9,8 @@
 import asyncio
 import base64
 import io
+import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +30,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engine.images import RGB
 from engine.scoring import Scored
-from storage import datasets
+from storage import datasets, models
 from storage.errors import StorageError
 from storage.records import Model
 from storage.workspace import Workspace
@@ -41,6 +43,8 @@ from tuning.serving.keys import Keys
 from tuning.serving.loading import Loaded
 from tuning.serving.reading import picture_in, read_body, replayed
 from tuning.serving.traffic import Traffic
+
+logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 1.0  # between two looks at aliases and keys
 NOTE_SECONDS = 15.0  # between two notes of when keys were used last
@@ -142,7 +146,7 @@ class ModelServer:
         self, dataset_name: str, request: Request, kind: MapKind | None, version: int | None
     ) -> Response:
         """Score the picture in a request."""
-        started = time.perf_counter()
+        started, status = time.perf_counter(), 500
         try:
             with self.admitted():
                 body = await read_body(request)
@@ -153,21 +157,24 @@ class ModelServer:
                     answer = await asyncio.get_running_loop().run_in_executor(
                         None, lambda: self._score(loaded, data, name, kind, as_file)
                     )
+            status = 200
+            return answer
         except OURS as error:
-            self.count(dataset_name, request.scope, started, status_of(error))
+            status = status_of(error)
             raise
-        self.count(dataset_name, request.scope, started, 200)
-        return answer
+        finally:
+            self.count(dataset_name, request.scope, started, status)
 
     def _score(self, loaded: Loaded, data: bytes, name: str, kind: MapKind | None, as_file: bool) -> Response:
         pixels = loaded.decode(data, name)
         scored = loaded.detector.score([pixels])[0]
         drawn = None if kind is None else self._map(kind, pixels, scored, loaded.model)
+        threshold = loaded.threshold  # once: it may change at any moment
         verdict = {
             "model_version": loaded.model.version,
             "score": scored.score,
-            "threshold": loaded.threshold,
-            "decision": decision(scored.score, loaded.threshold),
+            "threshold": threshold,
+            "decision": decision(scored.score, threshold),
         }
         if as_file and drawn is not None:
             headers = {f"X-{name.replace('_', '-').title()}": str(value) for name, value in verdict.items()}
@@ -193,8 +200,6 @@ class ModelServer:
 
     def listing(self, base: str) -> list[Served]:
         """The datasets, and where their champions answer."""
-        from storage import models
-
         with self.workspace.session() as session:
             names = [dataset.name for dataset in datasets.list_datasets(session)]
             champions = {name: models.champion(session, name) for name in names}
@@ -223,8 +228,12 @@ class ModelServer:
 async def _again_and_again(step: Callable[[], Awaitable[None]], seconds: float) -> None:
     """Do something every so many seconds, until cancelled."""
     while True:
-        with suppress(StorageError):  # what is known stays; the next time may succeed
+        try:
             await step()
+        except StorageError as error:
+            logger.warning("what is known stays: %s", error)
+        except Exception:  # one odd answer must not end the following for good
+            logger.exception("what is known stays")
         await asyncio.sleep(seconds)
 
 
@@ -270,7 +279,8 @@ def make_app(workspace: Workspace, draw: Draw) -> tuple[Access, ModelServer]:
         lifespan=server.lifespan,
     )
     for kind in OURS:
-        app.add_exception_handler(kind, lambda _request, error: refusal(error))
+        app.add_exception_handler(kind, _refused)
+    app.add_exception_handler(Exception, _failed)
     public = workspace.settings.model_server_public_url
 
     @app.get("/health", summary="Whether the server answers; needs no key")
@@ -313,6 +323,18 @@ def make_app(workspace: Workspace, draw: Draw) -> tuple[Access, ModelServer]:
     for call in MLFLOW_CALLS:
         app.router.routes.append(Route(f"/{{dataset}}/{call}", _MlflowRoute(server, call)))
     return Access(app, workspace.settings, server.keys), server
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    return refusal(error)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    """The last resort of a request; the log has it all."""
+    incident = secrets.token_hex(3).upper()
+    logger.error("incident %s", incident, exc_info=error)
+    sentence = f"Something went wrong on the server (incident {incident}); its log has more about that."
+    return JSONResponse({"error": sentence}, 500)
 
 
 def _require_version(model: Model, version: int | None) -> None:
