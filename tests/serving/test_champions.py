@@ -179,7 +179,7 @@ def test_damaged_new_champion_leaves_the_old_one_serving(run, own_workspace, tmp
     with closing(sqlite3.connect(own_workspace.settings.home / "mlflow.db")) as database, database:
         changed = database.execute(
             "UPDATE logged_models SET artifact_location = ? WHERE artifact_location LIKE ?",
-            (spoilt.as_uri(), f"%{folder.name}%"),
+            (spoilt.as_uri(), f"%{folder.parent.name}%"),
         )
         assert changed.rowcount == 1
 

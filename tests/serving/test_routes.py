@@ -18,9 +18,14 @@ from tuning.serving.keys import own_key
 
 
 def png(width, height):
-    """The start of a PNG file that promises a size; nothing more of it is there."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    """A PNG file that promises a size and holds no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    written = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
 
 
 def grey(width, height):
@@ -93,7 +98,9 @@ def test_map_comes_as_values_heatmap_or_overlay(shared_server, made_workspace, p
     assert float(answer.headers["x-score"]) == known.score
     assert answer.headers["x-decision"] == known.decision
     assert answer.headers["x-model-version"] == "1"
-    assert shared_server.predict(data, query="?map=jpeg").status == 422
+    answer = shared_server.predict(data, query="?map=jpeg")
+    assert answer.status == 400
+    assert answer.json["error"] == "Parameter 'map' is 'jpeg': Input should be 'overlay', 'png' or 'npy'."
 
 
 def test_datasets_and_addresses_are_listed(shared_server):
@@ -123,7 +130,10 @@ def test_dataset_that_is_not_there_or_has_no_champion(shared_server, pictures):
             "Dataset 'empty' has no champion, so nothing decides on its pictures. Promote a version (simplenet promote "
             "empty VERSION) or run a study (simplenet study empty)."
         )
-    assert shared_server("GET", "/nowhere").status == 404
+    for method, path, status in (("GET", "/nowhere", 404), ("GET", "/parts/predict", 405)):
+        answer = shared_server(method, path)
+        assert answer.status == status
+        assert answer.json["error"].startswith(f"{method} {path} is no request that the model server knows.")
 
 
 def test_other_version_than_the_champions_is_not_answered_for(shared_server, pictures):

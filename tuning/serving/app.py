@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from PIL.Image import Image
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -280,6 +282,8 @@ def make_app(workspace: Workspace, draw: Draw) -> tuple[Access, ModelServer]:
     )
     for kind in OURS:
         app.add_exception_handler(kind, _refused)
+    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(Exception, _failed)
     public = workspace.settings.model_server_public_url
 
@@ -327,6 +331,21 @@ def make_app(workspace: Workspace, draw: Draw) -> tuple[Access, ModelServer]:
 
 async def _refused(_request: Request, error: Exception) -> Response:
     return refusal(error)
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    sentence = (
+        f"{request.method} {request.url.path} is no request that the model server knows. GET / lists the addresses of all "
+        "datasets."
+    )
+    return JSONResponse({"error": sentence}, status, headers=getattr(error, "headers", None))
+
+
+async def _bad_parameter(_request: Request, error: Exception) -> Response:
+    broken = error.errors() if isinstance(error, RequestValidationError) else ()
+    sentences = [f"Parameter '{one['loc'][-1]}' is {one['input']!r}: {one['msg']}." for one in broken]
+    return JSONResponse({"error": " ".join(sentences)}, 400)
 
 
 async def _failed(_request: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
@@ -52,8 +52,8 @@ async def picture_in(request: Request, body: bytes) -> tuple[bytes, str]:
             if isinstance(file, str):
                 return file.encode(), FIELD
             return await file.read(), file.filename or FIELD
-    except (MultiPartException, KeyError) as error:
-        raise BadRequest(f"The form can't be read ({error}). {HOW}") from error
+    except HTTPException as error:  # Starlette's word for a form that is none
+        raise BadRequest(f"The form can't be read ({error.detail}). {HOW}") from error
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
