@@ -336,8 +336,8 @@ async def _refused(_request: Request, error: Exception) -> Response:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     sentence = (
-        f"{request.method} {request.url.path} is no request that the model server knows. GET / lists the addresses of all "
-        "datasets."
+        f"{request.method} {request.url.path} is no request that the model server knows. GET / lists the addresses "
+        "of all datasets."
     )
     return JSONResponse({"error": sentence}, status, headers=getattr(error, "headers", None))
 

@@ -1,8 +1,7 @@
 """Running the model server in this process."""
 
 import logging
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from storage import api_keys
 from storage.settings import Settings
@@ -10,14 +9,16 @@ from storage.workspace import Workspace
 from tuning.errors import ServingRefused
 from tuning.ports import is_free
 from tuning.serving.access import is_loopback, key_required
-from tuning.serving.app import Draw, make_app
+
+if TYPE_CHECKING:
+    from tuning.serving.app import Draw
 
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10  # for requests under way, once the server is asked to end
 
 
-def serve(workspace: Workspace, draw: Draw) -> None:
+def serve(workspace: Workspace, draw: "Draw") -> None:
     """Serve the champions of an installation until SIGTERM or Ctrl-C.
 
     Raises:
@@ -30,6 +31,11 @@ def serve(workspace: Workspace, draw: Draw) -> None:
             f"Port {settings.serve_port} of {settings.serve_host} is taken by another program. Free it, or set "
             "SIMPLENET_SERVE_PORT to another port."
         )
+    # Seconds of imports, after what may be refused at once; by this one thread, or MLflow is left half imported.
+    import uvicorn
+
+    from tuning.serving.app import make_app
+
     app, _ = make_app(workspace, draw)
     logger.info("model server on %s:%d", settings.serve_host, settings.serve_port)
     # uvicorn ends with 1 where it can't listen, and raises the signal that ended it once more.
