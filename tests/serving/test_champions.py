@@ -199,6 +199,7 @@ def test_damaged_new_champion_leaves_the_old_one_serving(run, own_workspace, tmp
     run(first)
 
 
+@pytest.mark.slow  # MLflow waits 20 s for a lock
 def test_locked_database_of_mlflow_leaves_the_old_one_serving(run, own_workspace):
     async def locked(champions):
         await version_of(champions)

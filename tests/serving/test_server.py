@@ -156,6 +156,7 @@ def test_champion_that_is_withdrawn_while_it_serves_is_answered_for_no_more(
         assert (answer.status, answer.json["model_version"]) == (200, 2)
 
 
+@pytest.mark.slow  # MLflow waits 20 s for a lock
 def test_locked_databases_are_said_and_what_is_loaded_goes_on(own_home, own_workspace, pictures):
     data = pictures[0].read_bytes()
     with model_server(own_home) as (client, _):
