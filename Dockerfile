@@ -1,4 +1,5 @@
-# One image, every process: `simplenet up` (default), `simplenet dashboard`, `simplenet worker`, `simplenet mlflow`.
+# One image, every process: `simplenet up` (default), `simplenet dashboard`, `simplenet worker`, `simplenet mlflow`,
+# `simplenet serve`.
 #   docker build -t simplenet-automl .                                   runs on CUDA and on the CPU, about 7 GB
 #   docker build -t simplenet-automl --build-arg TORCH_INDEX=ADDRESS .   CPU only; docs/deployment.md says which ADDRESS
 ARG PYTHON=3.11
@@ -35,6 +36,6 @@ ENV PATH=/opt/simplenet/bin:$PATH \
 # A number, because Kubernetes can tell only from that that it is not root.
 USER 10001
 WORKDIR /var/lib/simplenet
-EXPOSE 8501 5000
+EXPOSE 8501 5000 8600
 ENTRYPOINT ["simplenet"]
 CMD ["up"]

@@ -22,14 +22,19 @@ def chromium() -> str | None:
 
 @contextmanager
 def served(
-    arguments: Sequence[str], address: str, environment: Mapping[str, str], folder: Path
+    arguments: Sequence[str],
+    address: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    health: str = "/_stcore/health",
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a dashboard while the context lasts, and wait until it answers.
+    """Run a dashboard, or another server, while the context lasts, and wait until it answers.
 
     Args:
         address: where it will answer: 'http://127.0.0.1:8501'.
         environment: what it finds in its environment beside ours.
         folder: where it runs.
+        health: the path that answers once it is ready.
     """
     process = subprocess.Popen(
         arguments,
@@ -38,7 +43,7 @@ def served(
         stdout=subprocess.DEVNULL,
     )
     try:
-        _wait_for(f"{address}/_stcore/health", process)
+        _wait_for(f"{address}{health}", process)
         yield process
     finally:
         process.terminate()

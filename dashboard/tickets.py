@@ -4,16 +4,14 @@ Both are signed with a secret that lies in the home, so that tickets outlive a r
 """
 
 import hmac
-import os
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from dashboard.errors import BadTicket
-from storage.atomic_files import temporary_beside
+from storage import secret_files
+from storage.errors import DamagedSecret
 
 LIFETIME_SECONDS = 12 * 3600
-SECRET_BYTES = 32
 
 
 def secret(home: Path) -> bytes:
@@ -22,27 +20,10 @@ def secret(home: Path) -> bytes:
     Raises:
         BadTicket: the file was damaged.
     """
-    file = home / "tickets.secret"
-    if not file.exists():
-        temporary = temporary_beside(file)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(os.urandom(SECRET_BYTES))
-                out.flush()
-                os.fsync(out.fileno())
-            with suppress(
-                FileExistsError
-            ):  # unlike a rename, a link never replaces what another process made
-                os.link(temporary, file)
-        finally:
-            temporary.unlink()
-    found = file.read_bytes()
-    if len(found) != SECRET_BYTES:
-        raise BadTicket(
-            f"The file {file} has {len(found)} bytes instead of {SECRET_BYTES}. Delete it: the next page makes it anew."
-        )
-    return found
+    try:
+        return secret_files.secret(home / "tickets.secret")
+    except DamagedSecret as error:
+        raise BadTicket(f"{error} Then reload the page.") from error
 
 
 def issue(secret: bytes, now: float) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from engine.errors import BadImage
 from engine.geometry import on_canvas
 from engine.masks import decode_mask
-from engine.picture_files import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE, open_picture, page, pages
+from engine.picture_files import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE, open_picture, page, pages, picture_size
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,7 @@ __all__ = [
     "decode_mask",
     "page",
     "pages",
+    "picture_size",
     "pixel_digest",
     "preprocess",
     "read_picture",

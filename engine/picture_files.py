@@ -50,6 +50,22 @@ def open_picture(data: bytes, name: str, *, floats: bool = False) -> Image.Image
     return _decoded(data, name, 1, floats)
 
 
+def picture_size(data: bytes, name: str) -> tuple[int, int]:
+    """Read the height and width that a picture file promises, in pixels, before any pixel is decoded.
+
+    They are as the file lies, before the camera's rotation is applied.
+
+    Raises:
+        BadImage: empty, not a picture, or beyond MIN_SIDE, MAX_PIXELS or MAX_FILE_BYTES.
+    """
+    with _pillow_errors(data, name):
+        image = _header(data, name)
+        if image.format == "TIFF":
+            _seek_page(image, name, 1)
+        _check_size(image, name)
+        return image.height, image.width
+
+
 def pages(data: bytes, name: str) -> int:
     """Count the pages of a multi-page TIFF, previews left out; every other picture file has 1.
 

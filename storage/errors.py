@@ -92,6 +92,18 @@ class AlreadyChampion(StorageError):
     """The model to promote is the champion of its dataset already."""
 
 
+class ApiKeyNotFound(StorageError):
+    """No key in use has this name."""
+
+
+class BadApiKeyName(StorageError):
+    """A key can't have this name, or another one in use has it."""
+
+
+class DamagedSecret(StorageError):
+    """A file that holds a secret of the installation is not as it was written."""
+
+
 class NotChampion(StorageError):
     """The model to withdraw does not serve, or another one does by now."""
 

@@ -86,6 +86,25 @@ def champion(session: Session, dataset_name: str) -> Model | None:
     return None if row is None else _model(row)
 
 
+def numbered_model(session: Session, dataset_name: str, version: int) -> Model:
+    """The model of a dataset that MLflow numbers so.
+
+    Raises:
+        ModelNotFound: there is none.
+    """
+    row = session.scalar(
+        select(ModelRow)
+        .join(ModelRow.dataset)
+        .where(DatasetRow.name == dataset_name, ModelRow.version == version),
+        execution_options=_FRESH,
+    )
+    if row is None:
+        raise ModelNotFound(
+            f"Dataset '{dataset_name}' has no model version {version}. Take one from the list of models."
+        )
+    return _model(row)
+
+
 def promote(session: Session, *, model_id: int, who: str, why: str, now: datetime) -> Promotion:
     """Make a model the champion of its dataset, retire the champion it had, and record it.
 

@@ -303,3 +303,16 @@ class SealedReading:
     run_id: str | None
     figures: Mapping[str, Any]
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """A key of the model server, without what must stay secret."""
+
+    id: int
+    name: str
+    hint: str  # how it begins, to tell keys apart
+    who: str  # made it
+    created_at: datetime
+    last_used_at: datetime | None  # to about half a minute
+    revoked_at: datetime | None  # from then on it opens nothing

@@ -381,3 +381,28 @@ class SealedReadingRow(Base):
     created_at: Mapped[datetime]
 
     version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class ApiKeyRow(Base):
+    """A key of the model server; of the key itself only its digest is kept."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        Index(
+            "uq_api_keys_name_in_use",
+            "name",
+            unique=True,
+            sqlite_where=text("revoked_at IS NULL"),
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+        _IDS_ARE_NEVER_REUSED,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), unique=True)
+    hint: Mapped[str] = mapped_column(String(ENUM_LENGTH))  # how it begins
+    who: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -55,6 +55,18 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     mlflow_public_url: str | None = None  # what browsers call MLflow, if a proxy stands before it
 
+    # The model server listens where it is told apart from the others: beyond this machine it asks for API keys.
+    serve_host: str = Field(default="127.0.0.1", min_length=1)
+    serve_port: int = Field(default=8600, ge=1, le=65535)
+    serve_url: str | None = None  # where the pages find it; none: on this machine at its port
+    serve_public_url: str | None = None  # what programs call it, if a proxy stands before it
+    serve_require_key: bool = False  # ask for API keys on this machine too, as behind a proxy
+    serve_models: int = Field(default=2, ge=1)  # champions held in memory, the ones used last
+    serve_threads: int = Field(default=2, ge=1, le=256)  # pictures scored at once
+    serve_queue: int = Field(default=64, ge=0)  # requests that may wait for them; more are answered 503
+    serve_max_request_mb: float = Field(default=64, gt=0)  # of one request, megabytes
+    serve_max_megapixels: float = Field(default=64, gt=0, le=64)  # of one picture
+
     backbone: str = Field(default="auto", min_length=1)  # a name of timm's, or "auto"
     weights: Path | None = None  # safetensors file with the backbone's weights
     device: str = Field(default="auto", min_length=1)  # "auto", "cpu", "cuda", "cuda:0", "mps"
@@ -195,19 +207,29 @@ class Settings(BaseSettings):
     @property
     def mlflow_url(self) -> str:
         """Where a browser finds MLflow's pages, without a slash at the end."""
-        return (self.mlflow_public_url or f"http://{self._reachable_host}:{self.mlflow_port}").rstrip("/")
+        return (self.mlflow_public_url or f"http://{reachable(self.host)}:{self.mlflow_port}").rstrip("/")
 
     @property
     def dashboard_url(self) -> str:
         """Where a browser on this machine finds the dashboard, without a slash at the end."""
-        return f"http://{self._reachable_host}:{self.dashboard_port}"
+        return f"http://{reachable(self.host)}:{self.dashboard_port}"
 
     @property
-    def _reachable_host(self) -> str:
-        # Listening everywhere is no address to call.
-        if self.host in ("0.0.0.0", "::"):  # noqa: S104
-            return "127.0.0.1"
-        return f"[{self.host}]" if ":" in self.host else self.host
+    def model_server_url(self) -> str:
+        """Where the pages and commands of this installation find the model server, without a slash at the end."""
+        return (self.serve_url or f"http://{reachable(self.serve_host)}:{self.serve_port}").rstrip("/")
+
+    @property
+    def model_server_public_url(self) -> str:
+        """What programs call the model server, without a slash at the end."""
+        return (self.serve_public_url or self.model_server_url).rstrip("/")
+
+
+def reachable(host: str) -> str:
+    """What stands in an address for a host that is listened on: listening everywhere is nothing to call."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def settings_file(home: Path | str | None = None) -> Path:

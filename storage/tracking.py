@@ -46,6 +46,7 @@ class ServedModel:
     checkpoint: Path  # folder with weights and configuration; its name must be `checkpoint`
     signature: "ModelSignature"
     requirements: tuple[str, ...]
+    example: Any  # a pandas table as `predict` takes it, kept with the model so that people see what it wants
     metadata: Mapping[str, Any]
 
 
@@ -333,6 +334,7 @@ class Tracking:
                     code_paths=[str(package) for package in model.packages],
                     artifacts={CHECKPOINT: str(model.checkpoint)},
                     signature=model.signature,
+                    input_example=model.example,
                     pip_requirements=list(model.requirements),
                     metadata=dict(model.metadata),
                 )
@@ -371,6 +373,19 @@ class Tracking:
             if int(aliases.get(CHAMPION, 0)) == version:
                 self.client.delete_registered_model_alias(dataset_name, CHAMPION)
 
+    def champion_version(self, dataset_name: str) -> int | None:
+        """The version that the alias `champion` points at; None where it points at nothing."""
+        from mlflow.exceptions import MlflowException
+
+        with _refusals("look for the champion of", dataset_name):
+            try:
+                return int(self.client.get_model_version_by_alias(dataset_name, CHAMPION).version)
+            except MlflowException as error:
+                # A registered model without the alias is told apart by MLflow in the message alone.
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
     def registered_version(self, dataset_name: str, run_id: str) -> int | None:
         """The registered version that a run's model became; None where it was never registered."""
         with _refusals("look for the model of run", run_id):
@@ -379,8 +394,8 @@ class Tracking:
                 (int(version.version) for version in found if version.name == dataset_name), default=None
             )
 
-    def checkpoint_folder(self, dataset_name: str, version: int) -> Path:
-        """The folder of a registered version's weights on this machine, downloaded when it lies elsewhere."""
+    def model_folder(self, dataset_name: str, version: int) -> Path:
+        """The folder of a registered version on this machine, downloaded when it lies elsewhere."""
         import mlflow
 
         with _refusals(f"fetch version {version} of", dataset_name):
@@ -390,17 +405,19 @@ class Tracking:
             )  # models:/<model id>
             location = self.client.get_logged_model(source.rpartition("/")[2]).artifact_location
             if not self._remote:
-                folder = Path(url2pathname(urlparse(location).path))
-            else:
-                fetched = self._settings.home / "models" / dataset_name / str(version)
-                folder = fetched / PurePosixPath(urlparse(location).path).name
-                if not (fetched / "complete").exists():
-                    fetched.mkdir(parents=True, exist_ok=True)
-                    mlflow.artifacts.download_artifacts(
-                        location, dst_path=str(fetched), tracking_uri=self._settings.tracking_uri
-                    )
-                    (fetched / "complete").touch()
-        checkpoint = folder / "artifacts" / CHECKPOINT
+                return Path(url2pathname(urlparse(location).path))
+            fetched = self._settings.home / "models" / dataset_name / str(version)
+            if not (fetched / "complete").exists():
+                fetched.mkdir(parents=True, exist_ok=True)
+                mlflow.artifacts.download_artifacts(
+                    location, dst_path=str(fetched), tracking_uri=self._settings.tracking_uri
+                )
+                (fetched / "complete").touch()
+            return fetched / PurePosixPath(urlparse(location).path).name
+
+    def checkpoint_folder(self, dataset_name: str, version: int) -> Path:
+        """The folder of a registered version's weights on this machine, downloaded when it lies elsewhere."""
+        checkpoint = self.model_folder(dataset_name, version) / "artifacts" / CHECKPOINT
         if not checkpoint.is_dir():
             raise TrackingError(
                 f"Version {version} of model '{dataset_name}' holds no folder artifacts/{CHECKPOINT}. It was not "

@@ -133,6 +133,7 @@ def test_image_serves_the_ports_and_the_home_of_the_settings() -> None:
     assert ports == {
         Settings.model_fields["dashboard_port"].default,
         Settings.model_fields["mlflow_port"].default,
+        Settings.model_fields["serve_port"].default,
     }
     environment = dict(re.findall(r"(\w+)=(\S+)", stage["ENV"]))
     ours = {name for name in environment if name.startswith(PREFIX)}
@@ -154,7 +155,7 @@ def test_extras_that_are_named_exist() -> None:
 
 def test_compose_runs_commands_that_exist() -> None:
     commands = {name: service["command"][0] for name, service in OURS.items()}
-    assert commands == {"mlflow": "mlflow", "dashboard": "dashboard", "worker": "worker"}
+    assert commands == {"mlflow": "mlflow", "dashboard": "dashboard", "serve": "serve", "worker": "worker"}
     assert set(commands.values()) <= set(cli())
 
 
@@ -211,6 +212,15 @@ def test_compose_publishes_on_this_machine_only_and_mlflow_answers_its_own_name(
             assert port.startswith("${SIMPLENET_PUBLISH:-127.0.0.1}:"), name
     host = OURS["worker"]["environment"]["SIMPLENET_TRACKING_URI"].removeprefix("http://")
     assert host in OURS["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+
+
+def test_compose_starts_the_model_server_on_demand_and_the_dashboard_finds_it() -> None:
+    serve = OURS["serve"]
+    assert serve["profiles"] == ["serving"]  # without a key it would start again and again
+    assert serve["environment"]["SIMPLENET_SERVE_HOST"] == "0.0.0.0"
+    port = Settings.model_fields["serve_port"].default
+    assert OURS["dashboard"]["environment"]["SIMPLENET_SERVE_URL"] == f"http://serve:{port}"
+    assert "SIMPLENET_SERVE_HOST" not in OURS["dashboard"]["environment"]
 
 
 def test_compose_volumes_that_are_used_are_declared() -> None:

@@ -95,3 +95,23 @@ class JobCancelled(TuningError):
 
 class NotAllowed(TuningError):
     """A page asks for something that only the command line may do, or that a setting must allow first."""
+
+
+class ServingRefused(TuningError):
+    """The model server may not start as the settings want it: open to other machines, and no key to ask for."""
+
+
+class Overloaded(TuningError):
+    """More requests wait than the model server keeps; the same request may be sent again a little later."""
+
+
+class RequestTooLarge(TuningError):
+    """A request has more bytes than the model server takes."""
+
+
+class BadRequest(TuningError):
+    """A request to the model server is not understood."""
+
+
+class NotServed(TuningError):
+    """The model server serves another version than the one that was asked for."""

@@ -12,11 +12,12 @@ from engine.calibration import Calibration
 from engine.checkpoint import load
 from engine.errors import BadImage
 from engine.images import decode
-from engine.scoring import Detector
+from engine.scoring import Detector, Scored
 from storage import datasets, models
 from storage.records import ImageRecord, Model
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning import serving_client
 from tuning.errors import NoChampion
 from tuning.map_cache import map_cache
 
@@ -89,7 +90,7 @@ def score_images(
 ) -> Iterator[ScoredImage]:
     """Score images of the model's dataset one by one, from the cache where they were scored before.
 
-    The model is only loaded when some image is not cached.
+    The model server computes what is not cached, where it runs and serves this model; else the model is loaded here.
     """
     cache = map_cache(workspace, model)
     threshold = calibration_of(model).threshold
@@ -98,8 +99,7 @@ def score_images(
             progress(done, len(images), image.name)
         kept = cache.get(image.pixel_digest)
         if kept is None:
-            pixels = decode(workspace.blobs.get(image.digest), image.name)
-            scored = detector(workspace, model).score([pixels])[0]
+            scored = _score_image(workspace, model, image)
             cache.put(image.pixel_digest, scored.score, scored.anomaly_map)
             kept = scored.score, scored.anomaly_map
         score, anomaly_map = kept
@@ -108,6 +108,12 @@ def score_images(
         )
     if progress is not None:
         progress(len(images), len(images), "done")
+
+
+def _score_image(workspace: Workspace, model: Model, image: ImageRecord) -> Scored:
+    data = workspace.blobs.get(image.digest)
+    served = serving_client.score(workspace.settings, model, data)
+    return served or detector(workspace, model).score([decode(data, image.name)])[0]
 
 
 def score_files(

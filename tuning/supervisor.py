@@ -1,4 +1,4 @@
-"""One machine's processes: starts MLflow's server, workers and dashboard, restarts what dies, stops them all.
+"""One machine's processes: starts MLflow's server, model server, workers, dashboard; restarts what dies; stops all.
 
 Each child gets a process group of its own, so that stopping it also stops what it started, and its own log file. On
 Linux a child is also told to end when the supervisor dies without having been able to stop it.
@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,9 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from storage.settings import Settings
+from storage.settings import Settings, reachable
 from storage.workspace import Workspace
 from tuning.errors import SupervisorError
+from tuning.ports import is_free
 from tuning.queries import worker_alive
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,11 @@ class _Child:
         self._deaths = 1 if moment - self._started_at > STEADY_SECONDS else self._deaths + 1
         wait = BACKOFF_SECONDS[min(self._deaths, len(BACKOFF_SECONDS)) - 1]
         self.state, self._restart_at = "restarting", moment + wait
-        self.detail = f"ended with code {code}; again in {wait:g} s (log: {self.log})"
+        said = _last_line(self.log)
+        why = (
+            f": {said}" if code > 0 and said else ""
+        )  # what a process that was killed said last is no reason
+        self.detail = f"ended with code {code}{why}; again in {wait:g} s (log: {self.log})"
         logger.warning("%s %s", self.spec.name, self.detail)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -227,6 +231,7 @@ def installation(
         "SIMPLENET_HOME": str(settings.home),
         "SIMPLENET_MLFLOW_PORT": str(settings.mlflow_port),
         "SIMPLENET_DASHBOARD_PORT": str(settings.dashboard_port),
+        "SIMPLENET_SERVE_PORT": str(settings.serve_port),
         "PYTHONUNBUFFERED": "1",
     }
     specs = [
@@ -235,14 +240,21 @@ def installation(
             command=tuple(mlflow_command(settings)),
             environment={**environment, **mlflow_environment(settings)},
             address=settings.mlflow_url,
-            health_url=f"http://{_loopback(settings.host)}:{settings.mlflow_port}/health",
+            health_url=f"http://{reachable(settings.host)}:{settings.mlflow_port}/health",
         ),
         ProcessSpec(
             name="dashboard",
             command=(*SIMPLENET, "dashboard"),
             environment=environment,
             address=settings.dashboard_url,
-            health_url=f"http://{_loopback(settings.host)}:{settings.dashboard_port}/_stcore/health",
+            health_url=f"http://{reachable(settings.host)}:{settings.dashboard_port}/_stcore/health",
+        ),
+        ProcessSpec(
+            name="model server",
+            command=(*SIMPLENET, "serve"),
+            environment={**environment, **WORKER_ENVIRONMENT},
+            address=settings.model_server_url,
+            health_url=f"http://{reachable(settings.serve_host)}:{settings.serve_port}/health",
         ),
     ]
     specs += [
@@ -402,32 +414,22 @@ def _with_free_ports(settings: Settings) -> Settings:
     """
     taken: set[int] = set()
     chosen: dict[str, int] = {}
-    for name in ("dashboard_port", "mlflow_port"):
+    hosts = {
+        "dashboard_port": settings.host,
+        "mlflow_port": settings.host,
+        "serve_port": settings.serve_host,
+    }
+    for name, host in hosts.items():
         port = int(getattr(settings, name))
-        if name in settings.model_fields_set and not _is_free(settings.host, port):
+        if name in settings.model_fields_set and not is_free(host, port):
             raise SupervisorError(
                 f"Port {port} is taken by another program. Free it, or set SIMPLENET_{name.upper()} to another port."
             )
-        while port in taken or not _is_free(settings.host, port):
+        while port in taken or not is_free(host, port):
             port += 1
         taken.add(port)
         chosen[name] = port
     return settings.model_copy(update=chosen)
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def _loopback(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
 
 
 def _answers(url: str) -> bool:

@@ -41,7 +41,7 @@ def up(
         bool, typer.Option("--browser", help="Open the dashboard in the browser once it answers.")
     ] = False,
 ) -> None:
-    """Start the MLflow server, the workers and the dashboard; Ctrl-C stops them all."""
+    """Start the MLflow server, the model server, the workers and the dashboard; Ctrl-C stops them all."""
     from dashboard import logs
     from tuning import supervisor
 

@@ -67,6 +67,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             storage_errors.ModelNotFound,
             storage_errors.RunNotFound,
             tuning_errors.TrialNotFound,
+            storage_errors.ApiKeyNotFound,
             tuning_errors.NoChampion,
             tuning_errors.PictureNotFound,
         )

@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard import cached, results, wording
 from dashboard.components import choosing, look
 from dashboard.scales import scale_of
+from dashboard.sections import endpoint
 from dashboard.session import WHO, workspace
 from dashboard.views import DATASETS, HEATMAPS, STUDIES
 from storage import datasets, models, studies
@@ -47,7 +48,7 @@ def show() -> None:
     _versions(name, found)
     _history(name, found)
     if champion is not None:
-        _calling(champion)
+        endpoint.show(champion)
 
 
 def _champion(model: Model) -> None:
@@ -266,39 +267,6 @@ def _history(name: str, found: Sequence[Model]) -> None:
     ]
     st.subheader("Promotions")
     st.dataframe(pd.DataFrame(rows), hide_index=True)
-
-
-def _calling(model: Model) -> None:
-    st.subheader("Use the champion")
-    uri = f"models:/{model.dataset_name}@champion"
-    tracking = workspace().settings.tracking_uri
-    st.caption("From Python: score, threshold and decision of encoded pictures.")
-    st.code(
-        "import mlflow\nimport pandas as pd\n\n"
-        f'mlflow.set_tracking_uri("{_without_password(tracking)}")\n'
-        f'model = mlflow.pyfunc.load_model("{uri}")\n'
-        'print(model.predict(pd.DataFrame({"image": [open("part.png", "rb").read()]})))',
-        language="python",
-        wrap_lines=True,
-    )
-    st.caption(
-        "As an HTTP endpoint: MLflow's own server, which answers POST /invocations and has no password of its own."
-    )
-    st.code(
-        f'MLFLOW_TRACKING_URI="{_without_password(tracking)}" \\\n'
-        f'  mlflow models serve --env-manager local --port 5001 -m "{uri}"',
-        language="bash",
-        wrap_lines=True,
-    )
-
-
-def _without_password(url: str) -> str:
-    """A database's address may carry a password; a page never shows it."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    if not at or ":" not in credentials:
-        return url
-    return f"{scheme}{separator}{credentials.split(':')[0]}:PASSWORD@{host}"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard import incidents, wording
 from dashboard.components import look
 from dashboard.disk import usage
+from dashboard.sections import keys
 from dashboard.session import workspace
 from dashboard.versions import installed
 from storage import studies
@@ -23,6 +24,7 @@ def show() -> None:
     with look.top("System"):
         st.link_button("MLflow", workspace().settings.mlflow_url, icon=":material/open_in_new:")
     st.fragment(_running, run_every=LIVE_SECONDS)()
+    keys.show()
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Disk")

@@ -34,6 +34,7 @@ def environment(tmp_path):
         "SIMPLENET_DEVICE": "cpu",
         "SIMPLENET_MLFLOW_PORT": str(free_port()),
         "SIMPLENET_DASHBOARD_PORT": str(free_port()),
+        "SIMPLENET_SERVE_PORT": str(free_port()),
     }
 
 
@@ -43,7 +44,7 @@ def installation(environment):
     process = subprocess.Popen([*SIMPLENET, "up"], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         ready = set()
-        while len(ready) < 3:
+        while len(ready) < 4:
             line = process.stdout.readline()
             assert line, "simplenet up ended early"
             if "ready" in line.split():
@@ -64,8 +65,8 @@ def simplenet(environment, *arguments, expect=0):
     return done
 
 
-def answer(url, body=None):
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+def answer(url, body=None, kind="application/json"):
+    request = urllib.request.Request(url, body, {"Content-Type": kind})
     with urllib.request.urlopen(request, timeout=10) as response:
         return response.read()
 
@@ -127,10 +128,27 @@ def test_folder_to_heatmap_to_served_model(installation, environment, make_folde
     assert served["decision"] == first["decision"]
     assert served["map"].shape == (64, 64)
 
+    server = f"http://127.0.0.1:{environment['SIMPLENET_SERVE_PORT']}"
+    plain = json.loads(answer(f"{server}/parts/predict?map=npy", picture.read_bytes(), "image/png"))
+    assert (plain["score"], plain["decision"]) == (first["score"], first["decision"])
+    values = np.load(io.BytesIO(base64.b64decode(plain["map"]["base64"])))
+    np.testing.assert_array_equal(values, served["map"])
+    by_protocol = json.loads(answer(f"{server}/parts/invocations", invocation(picture)))["predictions"][0]
+    assert {key: value for key, value in by_protocol.items() if key != "anomaly_map"} == {
+        key: value for key, value in served.items() if key not in ("anomaly_map", "map")
+    }
+    assert by_protocol["anomaly_map"] == served["anomaly_map"]
+
     installation.send_signal(signal.SIGINT)
     assert installation.wait(60) == 0
     with pytest.raises(OSError):  # noqa: PT011 (refused or reset, both mean that nobody listens)
         answer(f"{mlflow}/health")
+
+
+def invocation(picture: Path) -> bytes:
+    data = base64.b64encode(picture.read_bytes()).decode()
+    body = {"dataframe_split": {"columns": ["image"], "data": [[data]]}, "params": {"maps": True}}
+    return json.dumps(body).encode()
 
 
 def serve_and_score(environment, mlflow, picture: Path):
@@ -149,11 +167,9 @@ def serve_and_score(environment, mlflow, picture: Path):
     )
     try:
         wait_until_answering(f"http://127.0.0.1:{port}/ping", server)
-        data = base64.b64encode(picture.read_bytes()).decode()
-        body = {"dataframe_split": {"columns": ["image"], "data": [[data]]}, "params": {"maps": True}}
-        row = json.loads(answer(f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode()))[
-            "predictions"
-        ][0]
+        row = json.loads(answer(f"http://127.0.0.1:{port}/invocations", invocation(picture)))["predictions"][
+            0
+        ]
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)

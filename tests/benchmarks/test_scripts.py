@@ -182,3 +182,23 @@ def test_precision_compares_detectors_of_one_head(make_folder: Callable[..., Pat
     assert list(figures)[:2] == ["fp32", "bf16"]
     for rows in figures.values():
         np.testing.assert_allclose(rows, figures["fp32"], atol=0.12)  # nine pairs of pictures: a swap is 0.11
+
+
+@pytest.mark.slow
+def test_model_server_tells_throughput_moves_and_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import model_server
+    from engine.demo import draw_demo
+
+    draw_demo(tmp_path / "pictures", size=64)
+    small = ["--rounds", "1", "--pictures", "8", "--moves", "1", "--requests", "20", "--size", "64"]
+    file = tmp_path / "model_server.json"
+    model_server.main(["--data", str(tmp_path / "pictures"), *small, "--json", str(file)])
+    told = json.loads(file.read_text())
+    speeds = told["throughput"]["pictures_per_second"]
+    assert told["throughput"]["server_over_engine"] == speeds["server"] / speeds["engine"]
+    assert told["moves"]["failed"] == told["memory"]["failed"] == 0
+    assert told["moves"]["requests"] > 0
+    assert len(told["memory"]["mib_by_tenth"]) == 11
+    assert "| server over engine, median of turns" in capsys.readouterr().out

@@ -55,6 +55,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "SIMPLENET_PRECISION": "fp32",
         "SIMPLENET_DASHBOARD_PORT": str(dashboard_port),
         "SIMPLENET_MLFLOW_PORT": str(mlflow_port),
+        "SIMPLENET_SERVE_PORT": str(_free_port()),
     }
     log = home / "up.log"
     with log.open("wb") as out:

@@ -594,3 +594,33 @@ def _state_of_first(simplenet: Simplenet) -> str:
     listed = _json(simplenet("studies", "--json"))
     assert isinstance(listed, list)
     return str(listed[0]["state"])
+
+
+def test_keys_are_made_listed_and_revoked(simplenet: Simplenet, home: Path) -> None:
+    assert "No key yet" in simplenet("keys", "list").stdout
+    made = simplenet("keys", "add", "line 3")
+    key = made.stdout.strip()
+    assert key.startswith("sn_")
+    assert "can't be shown again" in made.stderr
+    listed = simplenet("keys", "list")
+    assert "line 3" in listed.stdout
+    assert key not in listed.stdout
+    (row,) = json.loads(simplenet("keys", "list", "--json").stdout)
+    assert (row["name"], row["last_used_at"], row["revoked_at"]) == ("line 3", None, None)
+    again = simplenet("keys", "add", "line 3")
+    assert again.exit_code == 1
+    assert "a key named 'line 3' already" in again.stderr
+    assert "opens nothing any more" in simplenet("keys", "revoke", "line 3").stdout
+    gone = simplenet("keys", "revoke", "line 3")
+    assert gone.exit_code == 3
+    assert "No key in use is named 'line 3'. There are: none." in gone.stderr
+    assert json.loads(simplenet("keys", "list", "--json").stdout)[0]["revoked_at"] is not None
+
+
+def test_serve_refuses_to_start_open_without_a_key(
+    simplenet: Simplenet, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMPLENET_SERVE_HOST", "0.0.0.0")
+    refused = simplenet("serve")
+    assert refused.exit_code == 1
+    assert "there is no API key. Make one with `simplenet keys add NAME`" in refused.stderr

@@ -4,12 +4,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import streamlit as st
 import timm
 from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 
-from storage import events, models
+from storage import api_keys, events, models
+from storage.api_keys import key_digest
 from storage.records import Study, StudyState, Wanted
 from storage.workspace import Workspace, open_workspace
 from tuning.commands import launch_study
@@ -388,10 +391,10 @@ def test_champion_is_withdrawn_with_a_reason_and_can_be_promoted_again(
 
 
 def test_page_never_shows_a_password() -> None:
-    from dashboard.views.models import _without_password
+    from dashboard.sections.endpoint import without_password
 
-    assert _without_password("postgresql://me:secret@db/x") == "postgresql://me:PASSWORD@db/x"
-    assert _without_password("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"
+    assert without_password("postgresql://me:secret@db/x") == "postgresql://me:PASSWORD@db/x"
+    assert without_password("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"
 
 
 def test_system_page_lists_queue_disk_and_versions(page: Page, waiting: Workspace) -> None:
@@ -402,3 +405,45 @@ def test_system_page_lists_queue_disk_and_versions(page: Page, waiting: Workspac
     assert "mlflow" in shown
     assert any("morning study" in caption.value for caption in app.caption)
     assert "No worker is running" in app.warning[0].value
+
+
+def test_key_is_made_shown_once_and_revoked_on_the_system_page(page: Page, home: Path) -> None:
+    app = _clean(page("views/system.py"))
+    assert any("No key has been made yet." in caption.value for caption in app.caption)
+    _button(app, "Make the key").click().run()
+    assert "A key can't be named ''" in app.error[0].value
+    app.text_input(key="name of a key").set_value("line 3")
+    _clean(_button(app, "Make the key").click().run())
+    assert any("Copy it now" in block.value for block in app.success)
+    key = next(block.value for block in app.code if block.value.startswith("sn_"))
+    with open_workspace().session() as session:
+        assert key_digest(key) in api_keys.active_keys(session)
+    _clean(_button(app, "I have copied it").click().run())
+    assert not any(key in block.value for block in app.code)
+    assert list(_keys_shown(app)["state"]) == ["in use"]
+    app.text_input(key="name of a key").set_value("line 3")
+    _button(app, "Make the key").click().run()
+    assert "a key named 'line 3' already" in app.error[0].value
+    _clean(_button(app, "Revoke the key").click().run())
+    assert _keys_shown(app)["state"][0].startswith("revoked ")
+    with open_workspace().session() as session:
+        assert api_keys.active_keys(session) == {}
+
+
+def _keys_shown(app: AppTest) -> pd.DataFrame:
+    return next(frame.value for frame in app.dataframe if "begins with" in frame.value)
+
+
+def test_model_page_says_that_the_model_server_does_not_run_and_how_to_start_it(
+    page: Page, studied_home: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setenv("SIMPLENET_SERVE_PORT", str(free_port))
+    app = _clean(page("views/models.py", dataset="parts"))
+    assert any("`simplenet serve`" in info.value and str(free_port) in info.value for info in app.info)
+    code = "\n".join(block.value for block in app.code)
+    assert f"curl http://127.0.0.1:{free_port}/parts/predict" in code
+    assert "Authorization" not in code
+    monkeypatch.setenv("SIMPLENET_SERVE_HOST", "0.0.0.0")
+    st.cache_resource.clear()
+    code = "\n".join(block.value for block in _clean(page("views/models.py", dataset="parts")).code)
+    assert "Authorization: Bearer $SIMPLENET_KEY" in code
