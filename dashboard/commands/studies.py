@@ -289,7 +289,7 @@ def _spec(
         with workspace.session() as session:
             from storage import studies
 
-            base = steering.like(workspace, studies.get_study(session, like)).to_json()
+            base = steering.like(studies.get_study(session, like)).to_json()
         if "backbones" in fields:  # another backbone has other layers
             base.pop("layers")
     else:

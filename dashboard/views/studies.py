@@ -1,7 +1,6 @@
 """Studies: the list, the form for a new one, and one study live."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from html import escape
 
@@ -107,20 +106,19 @@ def _new() -> None:
     with right:
         study_form.explain(version)
     with form:
-        spec = study_form.show(version, _like(name))
+        spec = study_form.show(version, _like())
     if spec is not None:
         study = commands.launch_study(workspace(), name, spec)
         st.switch_page(STUDIES, query_params={"dataset": name, "study": str(study.id)})
 
 
-def _like(dataset_name: str) -> StudySpec | None:
+def _like() -> StudySpec | None:
     """The settings of the study that the address names to begin with."""
     if "like" not in st.query_params:
         return None
     study = _study(st.query_params["like"])
     st.caption(f":material/content_copy: Begins with the settings of study “{wording.plain(study.name)}”.")
-    spec = steering.like(workspace(), study)
-    return spec if study.dataset_name == dataset_name else replace(spec, follows=None)
+    return steering.like(study)
 
 
 def _one(study_id: str) -> None:

@@ -14,7 +14,7 @@ from tuning import steering
 from tuning.commands import ingest_folder, launch_study, want
 from tuning.knobs import KNOBS, SEARCHED
 from tuning.presets import PRESETS
-from tuning.spec import StudySpec
+from tuning.spec import Pruner, Sampler, StudySpec
 
 Page = Callable[..., AppTest]
 
@@ -117,8 +117,8 @@ def test_budget_sampler_pruner_and_limits_are_sent(form, workspace):
     named(form.number_input, "Minutes").set_value(10.0)
     named(form.number_input, "Until it stops improving: trials without a new best").set_value(9).run()
     named(form.number_input, "A new best is better by more than").set_value(0.01)
-    named(form.selectbox, "Sampler").set_value("gp")
-    named(form.selectbox, "Pruner").set_value("hyperband")
+    named(form.selectbox, "Sampler").set_value(Sampler.GP)
+    named(form.selectbox, "Pruner").set_value(Pruner.HYPERBAND)
     named(form.number_input, "Latency limit, ms").set_value(40.0)
     named(form.number_input, "Priority").set_value(2)
     form.run()
@@ -134,10 +134,10 @@ def test_budget_sampler_pruner_and_limits_are_sent(form, workspace):
 
 
 def test_what_can_not_work_is_said_at_once_and_starts_nothing(form, workspace):
-    named(form.selectbox, "Sampler").set_value("cmaes").run()
+    named(form.selectbox, "Sampler").set_value(Sampler.CMAES).run()
     assert "CMA-ES learns from ranges of numbers and needs two" in form.error[0].value
     assert named(form.button, "Start the study").disabled
-    named(form.selectbox, "Sampler").set_value("tpe").run()
+    named(form.selectbox, "Sampler").set_value(Sampler.TPE).run()
     assert not named(clean(form).button, "Start the study").disabled
 
 
