@@ -40,7 +40,12 @@ def seconds_left(study: Study, now: datetime) -> float | None:
 
 
 def status_line(study: Study, *, with_epoch: bool = True) -> str:
-    """What the study does now: 'trial 7 of 20, epoch 3 of 10, best 0.940'."""
+    """What the study does now: 'trial 7 of 20, epoch 3 of 10, best 0.940'; and what it waits for, if anything."""
+    waits = study.progress.get("waiting") if study.state is StudyState.RUNNING else None
+    return _doing(study, with_epoch=with_epoch) + (f"; waiting: {waits}" if waits else "")
+
+
+def _doing(study: Study, *, with_epoch: bool) -> str:
     progress, trials = study.progress, study.spec["trials"]
     if study.state is StudyState.QUEUED:
         return "waiting for a worker"
@@ -58,6 +63,8 @@ def status_line(study: Study, *, with_epoch: bool = True) -> str:
     if phase == "champion":
         step = progress.get("message", "making the champion candidate")
         return f"best {wording.number(progress.get('best'))}; {step}"
+    if progress.get("waiting_for_others"):
+        return f"other workers run the last trials, best {wording.number(progress.get('best'))}"
     parts = [f"trial {progress.get('trial', 1)}" + (f" of {trials}" if trials else "")]
     if with_epoch and progress.get("epochs"):
         parts.append(f"epoch {progress.get('epoch', 0)} of {progress['epochs']}")

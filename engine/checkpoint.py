@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from engine.backbones.resolve import Backbone
@@ -52,7 +53,7 @@ def save(folder: Path, detector: Detector) -> None:
                 "stages": list(detector.extractor.stages),
             },
         )
-        save_file(_tensors(detector.extractor.net), draft / "backbone.safetensors")
+        _write_tensors(draft / "backbone.safetensors", _tensors(detector.extractor.net))
         if detector.calibration is not None:
             _write_json(draft / "calibration.json", detector.calibration.to_json())
 
@@ -108,7 +109,7 @@ def load_head(folder: Path) -> tuple[SimpleNet, SimpleNetConfig]:
 def _write_head(
     folder: Path, model: SimpleNet, config: SimpleNetConfig, backbone: Mapping[str, Any] | None = None
 ) -> None:
-    save_file(_tensors(model), folder / "head.safetensors")
+    _write_tensors(folder / "head.safetensors", _tensors(model))
     description = {"format": FORMAT, "feature_dim": model.feature_dim, "config": config.to_json()}
     if backbone is not None:
         description["backbone"] = dict(backbone)
@@ -133,6 +134,11 @@ def _read_head(folder: Path) -> tuple[SimpleNet, SimpleNetConfig, dict[str, Any]
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: values.detach().cpu().contiguous() for name, values in module.state_dict().items()}
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    # safetensors' own writer hides what the system says, such as that the disk is full.
+    path.write_bytes(to_bytes(dict(tensors)))
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -145,13 +145,20 @@ class Lease:
 
     def patiently(self, action: Callable[[], _Answer]) -> _Answer:
         """Do something with our database or Optuna's, waiting while it is away. Checks meanwhile."""
-        for attempt in range(1_000_000):
+        attempt = 0
+        while True:
             try:
-                return action()
+                answer = action()
             except (DatabaseUnavailable, StorageInternalError) as outage:
                 logger.warning("waiting for the database: %s", outage, extra={"study": self.study.id})
-            self.pause(OUTAGE_SECONDS[min(attempt, len(OUTAGE_SECONDS) - 1)])
-        raise AssertionError("unreachable")
+                if attempt:  # said only of what lasts
+                    self.report({"waiting": str(outage)}, at_once=True)
+                self.pause(OUTAGE_SECONDS[min(attempt, len(OUTAGE_SECONDS) - 1)])
+                attempt += 1
+            else:
+                if attempt > 1:
+                    self.report({"waiting": None}, at_once=True)
+                return answer
 
     def pause(self, seconds: float) -> None:
         """Do nothing for a while, but check."""

@@ -9,7 +9,7 @@ import optuna
 
 from storage import datasets, studies
 from storage.outbox import PatientTracking
-from storage.records import StudyState, now
+from storage.records import DatasetVersion, ImageRecord, StudyState, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning import recording
@@ -133,9 +133,7 @@ def _complete(context: StudyContext) -> bool:
 def _prepare(workspace: Workspace, lease: Lease, bench: Bench, tracking: PatientTracking) -> StudyContext:
     spec = StudySpec.from_json(lease.study.spec)
     lease.report({"phase": "preparing", "trials": spec.trials, "waiting": None}, at_once=True)
-    with workspace.session() as session:
-        version = datasets.get_version(session, lease.study.dataset_version_id)
-        images = datasets.list_images(session, version.id)
+    version, images = lease.patiently(lambda: _read_version(workspace, lease.study.dataset_version_id))
     pictures = study_pictures(images)
     check_objective(spec, pictures, version.dataset_name)
     backbones = _backbones(lease, bench, tracking, spec)
@@ -143,8 +141,7 @@ def _prepare(workspace: Workspace, lease: Lease, bench: Bench, tracking: Patient
         tracking, lease.study, spec, version, list(backbones.values())
     )
     if lease.study.parent_run_id is None:
-        with workspace.session() as session:
-            studies.set_parent_run(session, **lease.hold, parent_run_id=parent_run_id)
+        lease.patiently(lambda: _set_parent_run(workspace, lease, parent_run_id))
     bench.load(
         StudySetup(
             settings=workspace.settings,
@@ -165,6 +162,16 @@ def _prepare(workspace: Workspace, lease: Lease, bench: Bench, tracking: Patient
         backbones=backbones,
         parent_run_id=parent_run_id,
     )
+
+
+def _read_version(workspace: Workspace, version_id: int) -> tuple[DatasetVersion, list[ImageRecord]]:
+    with workspace.session() as session:
+        return datasets.get_version(session, version_id), datasets.list_images(session, version_id)
+
+
+def _set_parent_run(workspace: Workspace, lease: Lease, parent_run_id: str) -> None:
+    with workspace.session() as session:
+        studies.set_parent_run(session, **lease.hold, parent_run_id=parent_run_id)
 
 
 def _backbones(

@@ -170,7 +170,7 @@ def _train(
 
     def on_epoch(about: tuple[Any, ...]) -> bool:
         epoch, epochs, loss, value = about
-        lease.report({"epoch": epoch, "epochs": epochs})
+        lease.report({"phase": "training", "epoch": epoch, "epochs": epochs})
         if value is None:  # of a further seed: its epochs can't be compared with those of other trials
             return True
         metrics.add(epoch, {"loss": loss, f"validation.{context.spec.objective}": value})

@@ -91,6 +91,11 @@ def _running(study: Study) -> None:
                 f"Worker {worker.id} on {study_trials.device_of(worker)}, {following.status_line(study)}"
             )
         )
+    if not queries.shares_studies(workspace().settings):
+        st.caption(
+            ":material/engineering: One worker at a time runs this study, because the databases are SQLite; on "
+            "PostgreSQL several share it."
+        )
 
 
 def _running_line(slot: TrialSlot, workers: dict[str, Worker]) -> str:

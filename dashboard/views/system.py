@@ -79,7 +79,9 @@ def _workers(workers: Sequence[Worker]) -> None:
             "worker": worker.hostname,
             "process": worker.pid,
             "device": worker.device,
+            "threads": worker.threads,
             "study": worker.study_id,
+            "trial": None if worker.trial_number is None else worker.trial_number + 1,
             "heartbeat": wording.ago(worker.heartbeat_at, now()),
         }
         for worker in workers

@@ -1,24 +1,15 @@
 """A real SQLite file and a real PostgreSQL for every test that wants a database, and factories of what lies in them."""
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
-from pwd import getpwnam
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import Engine
 
@@ -26,6 +17,7 @@ from storage.database import create_database, migrate, session
 from storage.datasets import create_version
 from storage.records import DatasetVersion, Label, NewImage, Role, Study
 from storage.studies import create_study
+from tests.postgres import Postgres, running_postgres
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -41,92 +33,11 @@ def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("SIMPLENET_HOME", str(tmp_path / "home"))
 
 
-@dataclass
-class Postgres:
-    """A running server that trusts everybody on this machine."""
-
-    port: int
-    numbers: Iterator[int] = field(default_factory=count)
-
-    def connect(self) -> "psycopg.Connection[Any]":
-        return psycopg.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="simplenet",
-            dbname="postgres",
-            autocommit=True,
-            connect_timeout=5,
-        )
-
-    def new_database(self) -> str:
-        """Address of what looks like an empty database: a schema of its own, which is much quicker to make."""
-        name = f"test_{next(self.numbers)}"
-        with self.connect() as connection:
-            connection.execute(f"CREATE SCHEMA {name}")
-        return f"postgresql+psycopg://simplenet@127.0.0.1:{self.port}/postgres?options=-csearch_path%3D{name}"
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of our own on a free port, stopped and deleted at the end."""
-    for program in ("initdb", "postgres"):
-        if shutil.which(program) is None:
-            pytest.skip(f"PostgreSQL's program {program} is not on the path")
-    # Not below pytest's own folder: only its owner may enter that, and PostgreSQL refuses to run as root.
-    folder = Path(tempfile.mkdtemp(prefix="simplenet-postgres-"))
-    owner: dict[str, Any] = {"cwd": folder}
-    if os.geteuid() == 0:
-        nobody = getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        owner |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    log = (folder / "log").open("wb")
-    server: subprocess.Popen[bytes] | None = None
-    try:
-        subprocess.run(
-            [
-                "initdb",
-                "--pgdata=data",
-                "--username=simplenet",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--no-sync",
-            ],
-            check=True,
-            stdout=log,
-            stderr=log,
-            **owner,
-        )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            running = Postgres(port=probe.getsockname()[1])
-        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-        server = subprocess.Popen(
-            ["postgres", "-D", "data", "-p", str(running.port)]
-            + [part for name, value in options.items() for part in ("-c", f"{name}={value}")],
-            stdout=log,
-            stderr=log,
-            **owner,
-        )
-        _wait_for(running, server, folder / "log")
-        yield running
-    finally:
-        if server is not None:
-            server.send_signal(signal.SIGQUIT)  # PostgreSQL's immediate shutdown: nothing is to be kept
-            server.wait(timeout=30)
-        log.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_for(postgres: Postgres, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            postgres.connect().close()
-            return
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"PostgreSQL did not start:\n{log.read_text()}")
-            time.sleep(0.1)
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

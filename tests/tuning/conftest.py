@@ -12,6 +12,7 @@ from tuning import search as searching
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.spec import StudySpec
+from tuning.trial import run_trial
 from tuning.worker import run_worker
 
 
@@ -37,9 +38,9 @@ def make_spec():
 def run_to_end(workspace):
     """Launch a study and run it in this process until it ends; answers its row."""
 
-    def run(spec, dataset="parts"):
+    def run(spec, dataset="parts", run=run_trial):
         study = launch_study(workspace, dataset, spec)
-        run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
+        run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id, run=run)
         with workspace.session() as session:
             return studies.get_study(session, study.id)
 

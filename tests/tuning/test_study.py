@@ -17,12 +17,19 @@ from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file, save_file
 
 from engine.backbones.resolve import resolve_backbone
-from engine.errors import TrainingDiverged
 from engine.images import decode
-from storage import datasets, events, models, studies
-from storage.errors import DatasetInUse, DatasetNotFound, ModelNotFound, TrackingError
+from storage import datasets, events, models, slots, studies
+from storage.errors import (
+    DatasetInUse,
+    DatasetNotFound,
+    ModelNotFound,
+    TrackingError,
+    TrackingUnavailable,
+)
 from storage.records import ModelState, Role, StudyState, Wanted, now
+from storage.study_edits import extend_study
 from storage.tracking import Tracking
+from tests.tuning import stand_ins
 from tuning.commands import (
     delete_dataset,
     launch_study,
@@ -35,7 +42,7 @@ from tuning.errors import BadSpec, NoChampion
 from tuning.ingest import ingest_folder
 from tuning.predictor import champion, detector, score_images
 from tuning.queries import study_trials
-from tuning.trial import run_trial
+from tuning.study_log import study_log
 from tuning.worker import run_worker
 
 
@@ -265,14 +272,8 @@ def test_objective_on_pixels_asks_the_validation_pictures(workspace, make_folder
         launch_study(workspace, "parts", make_spec(objective="aupro"))
 
 
-def test_study_whose_trials_all_fail_is_failed_and_says_why(
-    workspace, parts, make_spec, run_to_end, monkeypatch
-):
-    def diverge(*_, **__):
-        raise TrainingDiverged("the loss is nan")
-
-    monkeypatch.setattr("tuning.study.run_trial", diverge)
-    study = run_to_end(make_spec())
+def test_study_whose_trials_all_fail_is_failed_and_says_why(workspace, parts, make_spec, run_to_end):
+    study = run_to_end(make_spec(), run=stand_ins.diverge)
     assert study.state is StudyState.FAILED
     assert "None of the 2 trials completed" in study.error
     assert "the loss is nan" in study.error
@@ -284,29 +285,18 @@ def test_study_whose_trials_all_fail_is_failed_and_says_why(
     assert client.get_run(study.parent_run_id).info.status == "FAILED"
     with workspace.session() as session:
         assert models.list_models(session, "parts") == []
+    said = Tracking(workspace.settings).read_dict(trials[0].run_id, "error.json")
+    assert "in diverge" in said["traceback"], "where it was raised, in the process that computed"
 
 
-def test_one_failed_trial_does_not_fail_its_study(workspace, parts, make_spec, run_to_end, monkeypatch):
-    real, calls = run_trial, []
-
-    def first_diverges(*arguments, **keywords):
-        calls.append(1)
-        if len(calls) == 1:
-            raise TrainingDiverged("the loss is nan")
-        return real(*arguments, **keywords)
-
-    monkeypatch.setattr("tuning.study.run_trial", first_diverges)
-    study = run_to_end(make_spec(trials=2))
+def test_one_failed_trial_does_not_fail_its_study(workspace, parts, make_spec, run_to_end):
+    study = run_to_end(make_spec(trials=2), run=stand_ins.first_diverges)
     assert study.state is StudyState.COMPLETED
     assert [trial.state for trial in study_trials(workspace, study)] == ["failed", "completed"]
 
 
-def test_unexpected_error_leaves_no_trial_or_run_open(workspace, parts, make_spec, run_to_end, monkeypatch):
-    def break_down(*_, **__):
-        raise KeyError("surprise")
-
-    monkeypatch.setattr("tuning.study.run_trial", break_down)
-    study = run_to_end(make_spec())
+def test_unexpected_error_leaves_no_trial_or_run_open(workspace, parts, make_spec, run_to_end):
+    study = run_to_end(make_spec(), run=stand_ins.break_down)
     assert study.state is StudyState.FAILED
     assert "surprise" in study.error
     assert "incident" in study.error
@@ -314,21 +304,21 @@ def test_unexpected_error_leaves_no_trial_or_run_open(workspace, parts, make_spe
     trials = study_trials(workspace, study)
     assert [trial.state for trial in trials] == ["interrupted"]
     runs = [study.parent_run_id, *(trial.run_id for trial in trials)]
-    assert {client.get_run(run_id).info.status for run_id in runs} == {"FAILED"}
+    assert {client.get_run(run_id).info.status for run_id in runs} <= {"FAILED", "KILLED"}
 
 
-def test_mlflow_out_of_reach_delays_a_study_but_does_not_fail_it(
+def test_mlflow_that_refuses_once_delays_a_study_but_does_not_fail_it(
     workspace, parts, make_spec, run_to_end, monkeypatch
 ):
-    real, outages = Tracking.log_metrics, []
+    real, refusals = Tracking.log_history, []
 
-    def unreachable_once(self, *arguments, **keywords):
-        if not outages:
-            outages.append(1)
-            raise TrackingError("MLflow is out of reach")
+    def refuse_once(self, *arguments, **keywords):
+        if not refusals:
+            refusals.append(1)
+            raise TrackingError("MLflow does not know this run")
         return real(self, *arguments, **keywords)
 
-    monkeypatch.setattr(Tracking, "log_metrics", unreachable_once)
+    monkeypatch.setattr(Tracking, "log_history", refuse_once)
     monkeypatch.setattr("tuning.worker.OUTAGE_SECONDS", 0.1)
     study = run_to_end(make_spec(trials=2))
     assert study.state is StudyState.COMPLETED, study.error
@@ -337,11 +327,30 @@ def test_mlflow_out_of_reach_delays_a_study_but_does_not_fail_it(
     assert states.count("completed") + states.count("pruned") == 2
 
 
+def test_mlflow_out_of_reach_for_a_moment_is_waited_for(workspace, parts, make_spec, run_to_end, monkeypatch):
+    real, outages = Tracking.log_history, []
+
+    def unreachable_twice(self, *arguments, **keywords):
+        if len(outages) < 2:
+            outages.append(1)
+            raise TrackingUnavailable("MLflow is out of reach")
+        return real(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Tracking, "log_history", unreachable_twice)
+    study = run_to_end(make_spec(trials=2))
+    assert study.state is StudyState.COMPLETED, study.error
+    assert study.attempt == 1
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    for trial in study_trials(workspace, study):
+        history = client.get_metric_history(trial.run_id, "loss")
+        assert [one.step for one in history] == list(range(1, len(trial.intermediate) + 1))
+
+
 def test_study_that_never_ends_is_failed_at_last(workspace, parts, make_spec, run_to_end, monkeypatch):
     def unreachable(*_, **__):
         raise TrackingError("MLflow is out of reach")
 
-    monkeypatch.setattr(Tracking, "start_run", unreachable)
+    monkeypatch.setattr(Tracking, "start_run", unreachable)  # for good: it refuses
     monkeypatch.setattr("tuning.worker.OUTAGE_SECONDS", 0.0)
     monkeypatch.setattr("tuning.worker.MAX_ATTEMPTS", 3)
     study = run_to_end(make_spec())
@@ -484,7 +493,8 @@ def test_another_worker_resumes_after_kill_9(workspace, parts, make_spec):
         doomed.send_signal(signal.SIGKILL)
         doomed.wait()
     assert study_now(workspace, study.id).state is StudyState.RUNNING
-    run_worker(workspace, worker_id="other", stop=threading.Event(), study_id=study.id)
+    watching = dataclasses.replace(workspace, settings=settings)
+    run_worker(watching, worker_id="other", stop=threading.Event(), study_id=study.id)
     study = study_now(workspace, study.id)
     assert study.state is StudyState.COMPLETED, study.error
     trials = study_trials(workspace, study)
@@ -510,3 +520,102 @@ def test_worker_asked_to_end_leaves_the_study_to_others(workspace, parts, make_s
     assert not study.state.finished
     with workspace.session() as session:
         assert studies.claim(session, worker_id="other", now=study.created_at, lease_seconds=60) is not None
+        assert [slot.worker_id for slot in slots.list_slots(session, study.id)] == [None]
+
+
+def test_configuration_that_crashes_the_process_fails_its_trial_and_not_the_study(
+    workspace, parts, make_spec, run_to_end
+):
+    study = run_to_end(make_spec(trials=2), run=stand_ins.first_crashes)
+    assert study.state is StudyState.COMPLETED, study.error
+    trials = study_trials(workspace, study)
+    poisoned = [trial for trial in trials if trial.params["noise_std"] == stand_ins.PAPERS_NOISE]
+    assert [trial.state for trial in poisoned] == ["interrupted", "interrupted", "failed"]
+    assert "crashed (SIGSEGV)" in poisoned[-1].error
+    assert "Leave this configuration out" in poisoned[-1].error
+    assert [trial.state for trial in trials if trial not in poisoned] == ["completed"]
+    assert study.attempt == 1
+
+
+def test_trial_whose_process_is_killed_is_tried_again_with_smaller_batches(
+    workspace, parts, make_spec, run_to_end
+):
+    study = run_to_end(make_spec(trials=1), run=stand_ins.killed_once)
+    assert study.state is StudyState.COMPLETED, study.error
+    killed, again = study_trials(workspace, study)
+    assert (killed.state, again.state) == ("interrupted", "completed")
+    assert "as happens when memory runs out" in killed.error
+    assert again.config["batch_patches"] == killed.config["batch_patches"] // 4
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    assert client.get_run(again.run_id).data.tags["batches_divided_by"] == "4"
+    assert client.get_run(killed.run_id).info.status == "FAILED"
+
+
+def test_trial_without_memory_shrinks_its_batches_until_they_fit(workspace, parts, make_spec, run_to_end):
+    study = run_to_end(make_spec(trials=1), run=stand_ins.needs_small_batches)
+    assert study.state is StudyState.COMPLETED, study.error
+    first, again = study_trials(workspace, study)
+    assert "OutOfMemoryError" in first.error
+    assert again.config["batch_patches"] == 64
+
+
+def test_trial_that_never_has_enough_memory_fails_with_a_remedy(workspace, parts, make_spec, run_to_end):
+    study = run_to_end(make_spec(trials=1), run=stand_ins.never_enough_memory)
+    assert study.state is StudyState.FAILED
+    trials = study_trials(workspace, study)
+    assert [trial.state for trial in trials] == ["interrupted", "interrupted", "failed"]
+    assert "Smaller batches did not help" in study.error
+
+
+def test_cancel_ends_a_trial_that_never_looks_up(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec())
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id, "run": stand_ins.deaf}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_trials(workspace, study))
+    want(workspace, study.id, Wanted.CANCEL)
+    worker.join(30)
+    assert not worker.is_alive()
+    assert study_now(workspace, study.id).state is StudyState.CANCELLED
+    assert "running" not in {trial.state for trial in study_trials(workspace, study)}
+    with workspace.session() as session:
+        assert slots.list_slots(session, study.id) == []
+
+
+def test_trials_are_added_while_the_study_runs(workspace, parts, make_spec):
+    spec = make_spec(trials=1)
+    study = launch_study(workspace, "parts", spec)
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id, "run": stand_ins.slowly}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    with workspace.session() as session:
+        more = dataclasses.replace(spec, trials=2)
+        extend_study(session, study.id, more.to_json(), was=study.spec)
+    worker.join(120)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.COMPLETED, study.error
+    ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
+    assert len(ended) == 2
+
+
+def test_several_backbones_are_compared_in_one_study(workspace, parts, make_spec, run_to_end, tiny_weights):
+    spec = make_spec(
+        trials=4, backbones=("drawnet", "test_resnet"), weights=str(tiny_weights), sampler="random"
+    )
+    study = run_to_end(spec)
+    assert study.state is StudyState.COMPLETED, study.error
+    used = {trial.params["backbone"]: trial.config["backbone"] for trial in study_trials(workspace, study)}
+    assert used == {"drawnet": "drawnet", "test_resnet": "test_resnet"}
+    tags = MlflowClient(*[workspace.settings.tracking_uri] * 2).get_run(study.parent_run_id).data.tags
+    assert tags["backbone"] == "drawnet, test_resnet"
+    model = champion(workspace, "parts")
+    assert model.config["backbone"] in used
+
+
+def test_study_keeps_a_log_of_its_own(workspace, parts, make_spec, run_to_end, caplog):
+    caplog.set_level("INFO")
+    study = run_to_end(make_spec(trials=1))
+    lines = study_log(workspace.settings, study.id).read_text().splitlines()
+    for said in ("study claimed", "trial 1 begins", "trial 1 completed", "study completed"):
+        assert any(said in line and "here" in line for line in lines), said

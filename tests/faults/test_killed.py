@@ -1,0 +1,135 @@
+"""kill -9 of workers, of the process that computes, and of the supervisor, in the middle of an epoch."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from storage.records import StudyState
+from tuning.commands import launch_study
+from tuning.queries import study_trials
+from tuning.worker import run_worker
+
+pytestmark = pytest.mark.slow
+SUPERVISOR = Path(__file__).parent / "scripts" / "supervisor.py"
+ROOT = Path(__file__).parents[2]
+
+
+def in_an_epoch(workspace, study, state_of, attempt=1):
+    now = state_of(workspace, study)
+    return now.attempt >= attempt and now.progress.get("epoch", 0) >= 1 and now.state is StudyState.RUNNING
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def open_runs(workspace, study, state_of):
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    runs = [trial.run_id for trial in study_trials(workspace, study) if trial.run_id]
+    parent = state_of(workspace, study).parent_run_id
+    return [run for run in [*runs, parent] if client.get_run(run).info.status == "RUNNING"]
+
+
+def test_another_worker_takes_over_and_no_trial_is_counted_twice(
+    workspace, take_in, make_spec, start_worker, wait_for, state_of, ended
+):
+    take_in(workspace)
+    study = launch_study(workspace, "parts", make_spec(trials=3, epochs=4))
+    doomed = start_worker(workspace, "slowly")
+    wait_for(lambda: in_an_epoch(workspace, study, state_of))
+    start_worker(workspace, "run_trial")  # waits beside it
+    children = psutil.Process(doomed.pid).children(recursive=True)
+    assert children, "the worker computes in a process of its own"
+    kill(doomed)
+    wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
+    study = state_of(workspace, study)
+    assert study.state is StudyState.COMPLETED, study.error
+    assert study.attempt == 2
+    trials = study_trials(workspace, study)
+    assert [trial.state for trial in trials if trial.state == "interrupted"] == ["interrupted"]
+    assert len(ended(workspace, study)) == 3
+    repeated = [trial for trial in trials if trial.params == trials[0].params]
+    assert [trial.state for trial in repeated] == ["interrupted", "completed"]
+    assert open_runs(workspace, study, state_of) == []
+    assert not any(child.is_running() and child.status() != "zombie" for child in children)
+
+
+def test_trial_under_which_workers_die_is_tried_again_twice_and_then_failed(
+    workspace, take_in, make_spec, start_worker, wait_for, state_of
+):
+    take_in(workspace)
+    study = launch_study(workspace, "parts", make_spec(trials=1, epochs=100))
+    for attempt in (1, 2, 3):
+        worker = start_worker(workspace, "slowly")
+        wait_for(lambda attempt=attempt: in_an_epoch(workspace, study, state_of, attempt))
+        wait_for(lambda attempt=attempt: len(study_trials(workspace, study)) == attempt)
+        wait_for(lambda: any(trial.intermediate for trial in study_trials(workspace, study)[-1:]))
+        kill(worker)
+    run_worker(workspace, worker_id="last", stop=threading.Event(), study_id=study.id)
+    study = state_of(workspace, study)
+    assert study.state is StudyState.FAILED
+    assert "the worker died during this trial" in study.error
+    assert [trial.state for trial in study_trials(workspace, study)] == [
+        "interrupted",
+        "interrupted",
+        "failed",
+    ]
+
+
+def test_process_that_computes_is_replaced_when_it_is_killed(
+    workspace, take_in, make_spec, start_worker, wait_for, state_of, ended
+):
+    take_in(workspace)
+    study = launch_study(workspace, "parts", make_spec(trials=2, epochs=4))
+    worker = start_worker(workspace, "slowly")
+    wait_for(lambda: in_an_epoch(workspace, study, state_of))
+    # The last of its descendants computes; the others are multiprocessing's.
+    max(psutil.Process(worker.pid).children(recursive=True), key=lambda child: child.create_time()).kill()
+    wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
+    study = state_of(workspace, study)
+    assert study.state is StudyState.COMPLETED, study.error
+    assert study.attempt == 1, "the worker itself lived on"
+    assert len(ended(workspace, study)) == 2
+    assert study_trials(workspace, study)[0].state == "interrupted"
+
+
+def test_study_goes_on_after_kill_9_of_the_supervisor(
+    workspace, take_in, make_spec, wait_for, state_of, ended
+):
+    take_in(workspace)
+    study = launch_study(workspace, "parts", make_spec(trials=2, epochs=4))
+
+    def supervise():
+        return subprocess.Popen(
+            [sys.executable, str(SUPERVISOR), str(workspace.settings.home)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
+
+    first = supervise()
+    try:
+        wait_for(lambda: in_an_epoch(workspace, study, state_of))
+        workers = psutil.Process(first.pid).children()
+    finally:
+        kill(first)
+    psutil.wait_procs(workers, timeout=60)
+    assert not any(worker.is_running() for worker in workers)
+    assert not state_of(workspace, study).state.finished
+    second = supervise()
+    try:
+        wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
+    finally:
+        second.terminate()
+        second.wait(60)
+    study = state_of(workspace, study)
+    assert study.state is StudyState.COMPLETED, study.error
+    assert len(ended(workspace, study)) == 2

@@ -1,0 +1,108 @@
+"""Several workers on one study, on PostgreSQL: an exact budget, whoever dies, and one champion."""
+
+import signal
+
+import pytest
+
+from storage import models, slots
+from storage.records import StudyState, Wanted
+from storage.study_edits import extend_study
+from tuning.commands import launch_study, want
+from tuning.queries import shares_studies, study_trials
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres]
+
+
+@pytest.fixture
+def running(shared_workspace, take_in, make_spec, start_worker, wait_for):
+    """A study that three workers run, each in the middle of a trial."""
+
+    def run(**changes):
+        take_in(shared_workspace)
+        study = launch_study(shared_workspace, "parts", make_spec(**{"trials": 7, "epochs": 3, **changes}))
+        workers = [start_worker(shared_workspace, "slowly") for _ in range(3)]
+
+        def all_three():
+            with shared_workspace.session() as session:
+                return len({slot.worker_id for slot in slots.list_slots(session, study.id)} - {None}) == 3
+
+        wait_for(all_three)
+        return study, workers
+
+    return run
+
+
+def champions(workspace):
+    with workspace.session() as session:
+        return models.list_models(session, "parts")
+
+
+def test_workers_share_a_study_and_keep_its_budget(shared_workspace, running, wait_for, state_of, ended):
+    study, _ = running()
+    wait_for(
+        lambda: state_of(shared_workspace, study).state.finished, lambda: state_of(shared_workspace, study)
+    )
+    study = state_of(shared_workspace, study)
+    assert study.state is StudyState.COMPLETED, study.error
+    trials = study_trials(shared_workspace, study)
+    assert len(ended(shared_workspace, study)) == len(trials) == 7
+    assert len(champions(shared_workspace)) == 1
+    configurations = [tuple(sorted(trial.params.items())) for trial in trials]
+    assert len(set(configurations)) > 5, "workers propose on their own"
+    with shared_workspace.session() as session:
+        assert slots.list_slots(session, study.id) == []
+
+
+@pytest.mark.parametrize("who", ["lead", "helper"])
+def test_death_of_one_worker_costs_one_trial_and_nothing_else(
+    shared_workspace, running, wait_for, state_of, ended, who
+):
+    study, workers = running()
+    lead = state_of(shared_workspace, study).worker_id
+    victim = next(worker for worker in workers if (f"-{worker.pid}-" in lead) == (who == "lead"))
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    wait_for(
+        lambda: state_of(shared_workspace, study).state.finished, lambda: state_of(shared_workspace, study)
+    )
+    study = state_of(shared_workspace, study)
+    assert study.state is StudyState.COMPLETED, study.error
+    assert study.attempt == (2 if who == "lead" else 1)
+    assert len(ended(shared_workspace, study)) == 7
+    assert [trial.state for trial in study_trials(shared_workspace, study)].count("interrupted") == 1
+    assert len(champions(shared_workspace)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "state"), [(Wanted.CANCEL, StudyState.CANCELLED), (Wanted.PAUSE, StudyState.PAUSED)]
+)
+def test_wish_reaches_all_workers(shared_workspace, running, wait_for, state_of, wanted, state):
+    study, _ = running(trials=50)
+    want(shared_workspace, study.id, wanted)
+    wait_for(lambda: state_of(shared_workspace, study).state is state)
+    wait_for(lambda: "running" not in {trial.state for trial in study_trials(shared_workspace, study)})
+
+    def let_go():
+        with shared_workspace.session() as session:
+            return all(slot.worker_id is None for slot in slots.list_slots(session, study.id))
+
+    wait_for(let_go)
+
+
+def test_trials_that_are_added_while_others_run_are_run_too(
+    shared_workspace, running, wait_for, state_of, ended, make_spec
+):
+    study, _ = running(trials=3)
+    with shared_workspace.session() as session:
+        extend_study(session, study.id, {**study.spec, "trials": 8}, was=study.spec)
+    wait_for(
+        lambda: state_of(shared_workspace, study).state.finished, lambda: state_of(shared_workspace, study)
+    )
+    study = state_of(shared_workspace, study)
+    assert study.state is StudyState.COMPLETED, study.error
+    assert len(ended(shared_workspace, study)) == 8
+
+
+def test_only_postgresql_shares(shared_workspace, make_installation):
+    assert shares_studies(shared_workspace.settings)
+    assert not shares_studies(make_installation().settings)

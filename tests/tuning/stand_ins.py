@@ -1,0 +1,92 @@
+"""What tests put in the place of `tuning.trial.run_trial`: the process that computes imports it by its name.
+
+They are told what to do by what every trial has: its configuration, and the folder of its installation.
+"""
+
+import os
+import signal
+import time
+
+import torch
+
+from engine.errors import TrainingDiverged
+from tuning.trial import run_trial
+
+PAPERS_NOISE = 0.015  # of the first configuration of every study that searches it
+
+
+def diverge(data, config, **_):
+    raise TrainingDiverged("the loss is nan")
+
+
+def first_diverges(data, config, **keywords):
+    if config.noise_std == PAPERS_NOISE:
+        raise TrainingDiverged("the loss is nan")
+    return run_trial(data, config, **keywords)
+
+
+def break_down(data, config, **_):
+    raise KeyError("surprise")
+
+
+def kill_itself(data, config, **_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def first_crashes(data, config, **keywords):
+    """A poisoned configuration: it takes the process with it, every time."""
+    if config.noise_std == PAPERS_NOISE:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return run_trial(data, config, **keywords)
+
+
+def killed_once(data, config, **keywords):
+    """Killed in the middle of the first trial, as the kernel does when memory runs out."""
+    if not _done(data, "killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_trial(data, config, **keywords)
+
+
+def needs_small_batches(data, config, **keywords):
+    if config.batch_patches > 64:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    return run_trial(data, config, **keywords)
+
+
+def never_enough_memory(data, config, **keywords):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def slowly(data, config, *, on_epoch, **keywords):
+    """Half a second more per epoch: long enough to be met in the middle."""
+
+    def after(*about):
+        on_epoch(*about)
+        time.sleep(0.5)
+
+    return run_trial(data, config, on_epoch=after, **keywords)
+
+
+def deaf(data, config, **_):
+    """Computes without end and never looks up."""
+    while True:
+        torch.ones(10).sum()
+
+
+def _done(data, what):
+    """Whether this was asked before in this installation."""
+    mark = data.workspace.settings.home / what
+    before = mark.exists()
+    mark.touch()
+    return before
+
+
+def fills_the_disk(data, config, **keywords):
+    """Leaves no room for the head that it has trained."""
+    result = run_trial(data, config, **keywords)
+    with (data.workspace.settings.home / "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(65_536))
+        except OSError:
+            return result
