@@ -53,6 +53,14 @@ class TrialNotFound(TuningError):
     """A study has no trial of this number, or there is no such study."""
 
 
+class BadComparison(TuningError):
+    """What should be compared can not stand side by side."""
+
+
+class NoWeights(TuningError):
+    """A trial's weights are not kept; they can be made again."""
+
+
 class NoChampion(TuningError):
     """A dataset has no champion yet."""
 

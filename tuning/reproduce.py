@@ -29,19 +29,19 @@ from storage.records import DatasetVersion
 from storage.settings import Settings
 from storage.tracking import RunRecord, Tracking
 from storage.workspace import Workspace, open_workspace
-from tuning import heads, jobs, queries
+from tuning import jobs, queries
 from tuning.backbones import wanted_backbone
 from tuning.errors import BackboneChanged, DatasetChanged, NotRepeatable, TrialNotFound
 from tuning.features import cached_features
 from tuning.jobs import Progress
 from tuning.pictures import Picture, StudyPictures, study_pictures
 from tuning.provenance import surroundings, weights_digest
-from tuning.recording import RECIPE
+from tuning.repeating import job_key
+from tuning.run_files import FIGURES, MADE_AGAIN, RECIPE, WEIGHTS
 from tuning.spec import StudySpec
 from tuning.trial import TrialData, TrialResult, run_trial
 
 COMPARED = ("image_auroc", "average_precision", "f1", "pixel_auroc", "aupro", "false_rejects", "escapes")
-MADE_AGAIN = "made again"  # how the tag of a run begins whose head a reproduction has put back
 
 # What of the surroundings changes sums, in words.
 _REASONS = {
@@ -131,7 +131,7 @@ def reproduce(
     recipe, recorded = _recorded(tracking, record)
     version, pictures = _pictures(workspace, recipe)
     device, dtype = _processor(workspace.settings, recipe["surroundings"])
-    backbone = _backbone(workspace.settings, recipe, device)
+    backbone = recorded_backbone(workspace.settings, recipe, device)
     config = SimpleNetConfig.from_json(recipe["config"])
     with _threads(int(recipe["surroundings"]["threads"])):
         extractor = FeatureExtractor(backbone, [int(stage) for stage in recipe["stages"]], device, dtype)
@@ -175,27 +175,16 @@ def find_run(workspace: Workspace, run: str) -> str:
     if not (dot and study.isdecimal() and trial.isdecimal()):
         return run
     search = queries.opened(workspace, int(study))
-    records = queries.records(search) if search is not None else []
-    number = int(trial) - 1
-    if not 0 <= number < len(records):
-        has = f"it has trials 1 to {len(records)}" if records else "it has none"
+    records = {record.number: record for record in queries.records(search)} if search is not None else {}
+    record = records.get(int(trial) - 1)
+    if record is None:
+        has = f"it has trials {min(records) + 1} to {max(records) + 1}" if records else "it has none"
         raise TrialNotFound(f"Study {study} has no trial {trial}; {has}. See them: simplenet studies")
-    run_id = records[number].run_id
-    if run_id is None:
+    if record.run_id is None:
         raise NotRepeatable(
-            f"Trial {trial} of study {study} is {records[number].state} and has no run yet. Wait until it has ended."
+            f"Trial {trial} of study {study} is {record.state} and has no run yet. Wait until it has ended."
         )
-    return run_id
-
-
-def job_key(run_id: str) -> str:
-    """Key of the job that trains a run's trial again; see `tuning.jobs`."""
-    return f"reproduce-{run_id}"
-
-
-def start(settings: Settings, run_id: str) -> jobs.Job:
-    """Train a run's trial again as a process of its own, and keep its head in the run."""
-    return jobs.start(settings, job_key(run_id), "tuning.reproduce", [run_id])
+    return record.run_id
 
 
 def _recorded(tracking: Tracking, record: RunRecord) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -205,7 +194,7 @@ def _recorded(tracking: Tracking, record: RunRecord) -> tuple[dict[str, Any], di
             f"Run '{record.id}' ({record.name}) is {'a study' if kind == 'study' else 'no trial'}; only a trial can be "
             "repeated. Name one of its trials, by its run's id or such as 3.7."
         )
-    figures = tracking.read_dict(record.id, "validation.json")
+    figures = tracking.read_dict(record.id, FIGURES)
     if "value" not in record.metrics or figures is None:
         raise NotRepeatable(
             f"Run '{record.id}' ({record.name}) did not complete ({record.status.lower()}), so there is nothing to "
@@ -266,7 +255,12 @@ def _processor(settings: Settings, was: Mapping[str, str]) -> tuple[torch.device
     return device, resolve_precision(was["precision"], device)
 
 
-def _backbone(settings: Settings, recipe: Mapping[str, Any], device: torch.device) -> Backbone:
+def recorded_backbone(settings: Settings, recipe: Mapping[str, Any], device: torch.device) -> Backbone:
+    """The backbone that a trial's recipe names.
+
+    Raises:
+        BackboneChanged: it is not to be had here, or has other weights.
+    """
     had, spec = recipe["backbone"], StudySpec.from_json(recipe["spec"])
     named = spec.weights_of(had["name"]) if had["name"] in spec.backbones else spec.weights
     file = Path(named) if named and Path(named).is_file() else None
@@ -347,7 +341,7 @@ def _keep(
     with tempfile.TemporaryDirectory() as folder:
         head = Path(folder) / "head"
         save_head(head, result.head, config)
-        tracking.log_folder(run_id, head, heads.ARTIFACT)
+        tracking.log_folder(run_id, head, WEIGHTS)
     how = "equal to the recorded ones" if equal else "not equal to the recorded ones"
     tracking.set_tags(run_id, {"weights": f"{MADE_AGAIN}, {how}"})
 

@@ -1,5 +1,6 @@
 """Plotly figures from plain data, a file per kind. Nothing here reads a database or draws a page."""
 
+from dashboard.charts.beside import COLOURS, curves_beside
 from dashboard.charts.common import MODE_BAR, TrialPoint, searched
 from dashboard.charts.contour import contour
 from dashboard.charts.curves import CURVES, epoch_curves
@@ -12,6 +13,7 @@ from dashboard.charts.strip import MANY, ScorePoint, score_strip
 from dashboard.charts.timeline import Span, timeline
 
 __all__ = [
+    "COLOURS",
     "CURVES",
     "MANY",
     "MODE_BAR",
@@ -19,6 +21,7 @@ __all__ = [
     "Span",
     "TrialPoint",
     "contour",
+    "curves_beside",
     "epoch_curves",
     "front",
     "importance",

@@ -22,8 +22,9 @@ from tuning.commands import launch_study
 from tuning.errors import BackboneChanged, DatasetChanged, NotRepeatable, TrialNotFound
 from tuning.ingest import ingest_folder
 from tuning.provenance import weights_digest
-from tuning.recording import RECIPE
-from tuning.reproduce import find_run, job_key, reproduce, start
+from tuning.repeating import job_key, start
+from tuning.reproduce import find_run, reproduce
+from tuning.run_files import RECIPE
 from tuning.spec import StudySpec
 from tuning.worker import run_worker
 
