@@ -6,6 +6,7 @@ from pathlib import Path
 
 from storage.errors import BadName, UnreadableFolder
 from storage.names import shown
+from storage.records import Skipped
 
 # What file managers leave behind, in any case; whatever begins with a full stop is hidden as well.
 _LEFT_BEHIND = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
@@ -28,17 +29,30 @@ def is_hidden(name: str) -> bool:
 
 
 def walk(folder: Path) -> list[SourceFile]:
-    """List the regular files below a folder, by name.
+    """List the regular files below a folder, by name; see `survey`.
+
+    Raises:
+        UnreadableFolder: see `survey`.
+        BadName: the name of a file is not UTF-8, so it could be neither shown nor stored.
+    """
+    files, refused = survey(folder)
+    if refused:
+        raise BadName(refused[0].reason)
+    return files
+
+
+def survey(folder: Path) -> tuple[list[SourceFile], list[Skipped]]:
+    """List the regular files below a folder, by name, and those whose names are not UTF-8, with the reason.
 
     Left out are hidden files and folders, links to folders (they would list files twice, or without end), links
     that lead out of the folder, and what is no file at all.
 
     Raises:
         UnreadableFolder: the folder or one below doesn't exist, is a file, or may not be read.
-        BadName: the name of a file is not UTF-8, so it could be neither shown nor stored.
     """
     inside = os.path.realpath(folder)
     files: list[SourceFile] = []
+    refused: list[Skipped] = []
     waiting = [(folder, "")]
     while waiting:
         current, prefix = waiting.pop()
@@ -55,10 +69,12 @@ def walk(folder: Path) -> list[SourceFile]:
             if child.is_dir(follow_symlinks=False):
                 waiting.append((Path(child.path), name + "/"))
             elif os.path.isfile(child.path) and (not child.is_symlink() or _leads_inside(child.path, inside)):
-                if not _is_utf8(name):
-                    raise BadName(f"Name {shown(name)} is not UTF-8; names must be. Rename it.")
-                files.append(SourceFile(name=name, path=Path(child.path)))
-    return sorted(files, key=lambda file: file.name)
+                if _is_utf8(name):
+                    files.append(SourceFile(name=name, path=Path(child.path)))
+                else:
+                    reason = f"Name {shown(name)} is not UTF-8; names must be. Rename it."
+                    refused.append(Skipped(name=shown(name)[1:-1], reason=reason))
+    return sorted(files, key=lambda file: file.name), sorted(refused, key=lambda one: one.name)
 
 
 def _leads_inside(link: str, folder: str) -> bool:

@@ -26,7 +26,7 @@ from storage.archives import is_archive, unpack
 from storage.atomic_files import temporary_beside, write_file
 from storage.errors import StorageError, UploadNotFound
 from storage.layouts import Choice, Entry, Layout, choose, understand
-from storage.listing import SourceFile, walk
+from storage.listing import SourceFile, survey
 from storage.names import shown
 from storage.records import Label, Skipped, now
 from storage.room import told_when_full
@@ -225,8 +225,7 @@ def look(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
     arrival = find(workspace, arrival_id)
     folder = workspace.settings.staging_folder / arrival_id
     if (folder / FOLDER_FILE).exists():
-        files: Sequence[SourceFile] = walk(Path(arrival.origin))
-        refused: list[Skipped] = []
+        files, refused = survey(Path(arrival.origin))
     else:
         upload = staging.find(workspace.settings.staging_folder, arrival_id)
         files, unpackable = _unpacked(upload.source_files(), folder / UNPACKED, progress)

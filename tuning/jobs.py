@@ -247,10 +247,10 @@ def _folder(settings: Settings, key: str) -> Path:
 
 
 def _told(folder: Path) -> Any:
-    """What a job has written of itself; None where there is nothing, or no more."""
+    """What a job has written of itself; None where there is nothing, no more, or what a power cut left of it."""
     try:
-        return json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return json.loads((folder / "status.json").read_bytes())
+    except (FileNotFoundError, ValueError):  # it is written often, so nobody waits until it is safe
         return None
 
 

@@ -10,7 +10,7 @@ from storage.archives import is_archive, unpack
 from storage.atomic_files import TEMPORARY_PREFIX
 from storage.errors import UnknownLayout
 from storage.layouts import Layout, understand
-from storage.listing import SourceFile, walk
+from storage.listing import SourceFile, survey
 from storage.records import Skipped
 from storage.workspace import Workspace
 from tuning.errors import BadDataset
@@ -24,7 +24,7 @@ class Source:
 
     origin: str  # for people
     layouts: tuple[Layout, ...]  # one per dataset
-    refused: tuple[Skipped, ...]  # members of an archive that could not even be unpacked
+    refused: tuple[Skipped, ...]  # what was not even unpacked, and names that can't be kept
 
 
 @contextmanager
@@ -41,7 +41,9 @@ def open_source(
     """
     path = path.expanduser().resolve()
     if path.is_dir():
-        yield Source(origin=str(path), layouts=understand(walk(path), str(path), normal=normal), refused=())
+        files, refused = survey(path)
+        layouts = understand(files, str(path), normal=normal)
+        yield Source(origin=str(path), layouts=layouts, refused=tuple(refused))
     elif not path.is_file():
         raise UnknownLayout(
             f"'{path}' doesn't exist. Give a folder of pictures, a zip or tar file, or a manifest."
@@ -59,7 +61,8 @@ def open_source(
             )
     else:
         the_list = SourceFile(name=path.name, path=path)
-        layouts = understand(walk(path.parent), str(path), normal=normal, only_list=the_list)
+        files, _ = survey(path.parent)  # a list names none of the others: it is UTF-8
+        layouts = understand(files, str(path), normal=normal, only_list=the_list)
         yield Source(origin=str(path), layouts=layouts, refused=())
 
 

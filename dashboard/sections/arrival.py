@@ -179,5 +179,10 @@ def _csv(skipped: list[dict[str, str]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, ["name", "reason"])
     writer.writeheader()
-    writer.writerows(skipped)
+    writer.writerows({key: _as_text(value) for key, value in one.items()} for one in skipped)
     return out.getvalue()
+
+
+def _as_text(cell: str) -> str:
+    """A cell that a spreadsheet shows and never computes: files may be called '=HYPERLINK(…)'."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell

@@ -1,5 +1,7 @@
 """An arrival on the page Datasets: reviewed as it was understood, taken in, and told what came of it."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard import theme, thumbnails
-from dashboard.sections import review
+from dashboard.sections import arrival, review
 from dashboard.wording import plain
 from storage import datasets
 from storage.workspace import Workspace, open_workspace
@@ -191,8 +193,6 @@ def test_outline_of_a_mask_is_drawn_on_the_small_copy(make_folder: Callable[...,
 
 
 def _pixels(data: bytes) -> np.ndarray:
-    import io
-
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -221,6 +221,12 @@ def test_report_tells_each_file_and_the_whole_reason(
     assert "Dataset **lids**, version 1: 12 pictures." in [one.value for one in app.success]
     assert "<td>&lt;b&gt;.png</td>" in _html(app)
     assert "it is an SVG drawing, which has no pixels. Export it as PNG.</td>" in _html(app)
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1).png", "@SUM(A1).png", "+1.png", "-1.png"])
+def test_no_name_in_the_report_is_a_formula_of_a_spreadsheet(name: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(arrival._csv([{"name": name, "reason": "It is empty."}])))
+    assert row == {"name": f"'{name}", "reason": "It is empty."}
 
 
 def test_intake_of_nothing_new_says_so(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import BadName, UnreadableFolder
-from storage.listing import is_hidden, walk
+from storage.listing import is_hidden, survey, walk
 
 
 @pytest.fixture
@@ -116,6 +116,11 @@ def test_name_that_is_not_utf8_is_refused(make: Callable[..., Path]) -> None:
     (folder / os.fsdecode(b"\xff.png")).touch()
     with pytest.raises(BadName, match=r"UTF-8.*Rename it"):
         walk(folder)
+    files, refused = survey(folder)
+    assert [file.name for file in files] == ["a.png"]
+    assert [(one.name, one.reason) for one in refused] == [
+        ("\\udcff.png", "Name '\\udcff.png' is not UTF-8; names must be. Rename it.")
+    ]
 
 
 @pytest.mark.parametrize("name", [".a", "a/.b/c", "__MACOSX/a", "a/thumbs.DB", "Desktop.ini", "..."])

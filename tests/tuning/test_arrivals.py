@@ -21,6 +21,7 @@ from tuning import arrivals, corrections, jobs, versions
 from tuning.arrivals import Intake, Plan
 from tuning.errors import JobCancelled, NotAllowed
 from tuning.jobs import Job, JobState
+from tuning.sources import open_source
 from tuning.sweep import sweep
 
 ROOT = Path(__file__).parents[2]
@@ -313,6 +314,20 @@ def test_cancelled_intake_says_what_it_took_in_and_going_on_leaves_that_alone(
     with workspace.session() as session:
         assert datasets.latest_version(session, "bolts").id == corrected.id  # not replaced once more
     assert arrivals.taken(workspace, arrival_id) == results
+
+
+def test_name_that_can_not_be_kept_leaves_one_picture_of_a_server_folder_out(tmp_path, make_folder) -> None:
+    folder = make_folder(train=12, flat=True)
+    (folder / os.fsdecode(b"\xff.png")).write_bytes((folder / "000.png").read_bytes())
+    workspace = open_workspace(Settings(home=tmp_path / "home", picture_roots=(tmp_path,)))
+    arrival_id = arrivals.from_folder(workspace, str(folder), "", who="ann")
+    arrivals.look(workspace, arrival_id, lambda *_: None)
+    found = arrivals.understood(workspace, arrival_id)
+    assert [len(layout.entries) for layout in found.layouts] == [12]
+    assert [one.name for one in found.refused] == ["\\udcff.png"]
+    with open_source(workspace, folder) as source:
+        assert [one.name for one in source.refused] == ["\\udcff.png"]
+    workspace.close()
 
 
 def test_kill_before_the_files_of_a_done_intake_are_deleted_leaves_what_came_of_it(

@@ -58,6 +58,14 @@ def test_job_tells_its_progress_and_what_came_of_it(settings: Settings) -> None:
     assert jobs.status(settings, "count") is None
 
 
+@pytest.mark.parametrize("left", [b"", bytes(200), b'{"key": "cou'])
+def test_status_that_a_power_cut_left_empty_or_cut_off_is_none(settings: Settings, left: bytes) -> None:
+    jobs.work(settings, "count", lambda progress: None)
+    (settings.jobs_folder / "count" / "status.json").write_bytes(left)
+    assert jobs.status(settings, "count") is None
+    assert jobs.work(settings, "count", lambda progress: None).state is JobState.DONE
+
+
 def test_running_job_is_not_started_twice(settings: Settings) -> None:
     jobs.start(settings, "count", MODULE, ["count", "100", "0.2"])
     wait(settings, "count", lambda job: job.done >= 1)
