@@ -118,7 +118,7 @@ def load(setup: StudySetup, tell: Tell) -> None:
         gc.collect()
         torch.cuda.empty_cache()  # nothing happens where no GPU was used
     loaded = _Loaded(setup)
-    pictures = (*setup.pictures.unsealed, *setup.pictures.turned(setup.spec.knobs.get("mirror", ())))
+    pictures = (*setup.pictures.unsealed, *setup.pictures.turned(setup.spec.mirrors))
     total = len(pictures) * len(loaded.extractors)
     for number, (name, extractor) in enumerate(loaded.extractors.items()):
         before = number * len(pictures)

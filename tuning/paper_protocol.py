@@ -248,14 +248,13 @@ def training_features(
         on_done: called with (done, total) pictures.
     """
     ways = ("", *MIRRORS[config.mirror])
-    total = len(ways) * len(paths)
-    parts = []
+    parts: list[Tensor] = []
     for index, way in enumerate(ways):
-        before = index * len(paths)
-        reading = patch_batches(
-            paths, extractor, config, lambda done, before=before: on_done(before + done, total), way
-        )
-        parts += [batch.half().cpu() for batch, _ in reading]
+
+        def of_all(done: int, index: int = index) -> None:
+            on_done(index * len(paths) + done, len(ways) * len(paths))
+
+        parts += [batch.half().cpu() for batch, _ in patch_batches(paths, extractor, config, of_all, way)]
     return torch.cat(parts)
 
 

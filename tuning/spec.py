@@ -250,6 +250,12 @@ class StudySpec:
         """The first of the backbones."""
         return self.backbones[0]
 
+    @property
+    def mirrors(self) -> tuple[str, ...]:
+        """Values of the knob `mirror` that a trial may have; none where it is not searched."""
+        values = self.knobs.get("mirror", ())
+        return values if isinstance(values, tuple) else ()
+
     def weights_of(self, backbone: str) -> str | None:
         """The weights file for one of the backbones: where there are several, the one that it is named after."""
         if self.weights is None or len(self.backbones) == 1:
