@@ -20,6 +20,7 @@ from tuning.errors import BadSpec, WeightsMissing
 from tuning.ingest import IngestReport, ingest_folder
 from tuning.jobs import Progress
 from tuning.pictures import check_objective, study_pictures
+from tuning.presets import preset_spec
 from tuning.spec import StudySpec
 
 __all__ = [
@@ -40,7 +41,6 @@ __all__ = [
 ]
 
 DEMO_DATASET = "demo-plates"
-DEMO_TRIALS = 8  # the champion of the first run is there within 5 minutes on 2 CPU cores
 
 
 def load_demo(workspace: Workspace, *, progress: Progress | None = None) -> IngestReport:
@@ -63,8 +63,8 @@ def load_demo(workspace: Workspace, *, progress: Progress | None = None) -> Inge
 
 
 def demo_study_spec() -> StudySpec:
-    """The study that the first run launches."""
-    return StudySpec(trials=DEMO_TRIALS)
+    """The study that the first run launches: its champion is there within 5 minutes on 2 CPU cores."""
+    return preset_spec("quick")
 
 
 def start_demo(workspace: Workspace, *, progress: Progress | None = None) -> Study | None:
@@ -92,16 +92,27 @@ def start_demo(workspace: Workspace, *, progress: Progress | None = None) -> Stu
 
 
 def launch_study(
-    workspace: Workspace, dataset_name: str, spec: StudySpec, *, name: str | None = None
+    workspace: Workspace,
+    dataset_name: str,
+    spec: StudySpec,
+    *,
+    name: str | None = None,
+    version_id: int | None = None,
 ) -> Study:
-    """Queue a study of the dataset's latest version. A worker takes it from there.
+    """Queue a study of a dataset. A worker takes it from there.
 
+    Args:
+        name: for people; None: the dataset's name and a number.
+        version_id: of the dataset; None: its latest.
     Raises:
         DatasetNotFound: there is no such dataset.
         DatasetTooSmall, BadSpec: the dataset can't carry such a study; said now, not by a failed study.
     """
     with workspace.session() as session:
-        version = datasets.latest_version(session, dataset_name)
+        if version_id is None:
+            version = datasets.latest_version(session, dataset_name)
+        else:
+            version = datasets.get_version(session, version_id)
         pictures = study_pictures(datasets.list_images(session, version.id))
         check_objective(spec, pictures, dataset_name)
         if spec.weights is not None and not Path(spec.weights).is_file():
@@ -110,6 +121,8 @@ def launch_study(
             )
         for backbone in spec.backbones:
             _check_backbone(workspace, spec, backbone)
+        if spec.follows is not None:
+            _check_follows(spec, version, studies.get_study(session, spec.follows))
         number = len(studies.list_studies(session, dataset=dataset_name)) + 1
         return studies.create_study(
             session,
@@ -117,6 +130,24 @@ def launch_study(
             dataset_version_id=version.id,
             spec=spec.to_json(),
             now=now(),
+            priority=spec.priority,
+        )
+
+
+def _check_follows(spec: StudySpec, version: DatasetVersion, other: Study) -> None:
+    """Refuse to start from trials whose values can't be compared with the new ones."""
+    theirs = StudySpec.from_json(other.spec)
+    differs = [
+        name
+        for name in ("objective", "height", "width", "resize", "epochs", "seeds")
+        if getattr(spec, name) != getattr(theirs, name)
+    ]
+    if other.dataset_version_id != version.id:
+        differs.insert(0, "dataset version")
+    if differs:
+        raise BadSpec(
+            f"A study can't start from the trials of study '{other.name}' ({other.id}): {', '.join(differs)} differ, "
+            "so their values can't be compared. Make them equal, or start without it."
         )
 
 

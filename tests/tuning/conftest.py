@@ -1,10 +1,14 @@
 """Fixtures of the tests of studies: a dataset that the tiny backbone can learn, and a worker that runs here."""
 
 import threading
+from dataclasses import dataclass
 
 import pytest
+from optuna.trial import TrialState
 
+from engine.config import SimpleNetConfig
 from storage import studies
+from tuning import search as searching
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.spec import StudySpec
@@ -39,5 +43,54 @@ def run_to_end(workspace):
         run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id, run=run)
         with workspace.session() as session:
             return studies.get_study(session, study.id)
+
+    return run
+
+
+@dataclass
+class Found:
+    """What a trial found, as far as a search looks at it."""
+
+    value: float
+    latency_ms: float = 1.0
+    spread: None = None
+
+    @property
+    def values(self):
+        return (self.value,)
+
+    @property
+    def figures(self):
+        return self
+
+    calibration = figures
+
+    def to_json(self):
+        return {}
+
+
+@pytest.fixture
+def found():
+    """Factory of results: a value, and the milliseconds of a picture."""
+    return Found
+
+
+@pytest.fixture
+def run_one():
+    """Ask for a trial and end it without training; its value falls with σ's distance from 0.1 unless one is given."""
+
+    def run(search, spec, value=None, *, latency_ms=1.0, prune=False):
+        trial = searching.ask(search, spec)
+        config = {**SimpleNetConfig().to_json(), **trial.params}
+        layers = [int(stage) for stage in trial.params["layers"].split("+")]
+        trial.set_user_attr("config", {**config, "layers": layers})
+        if prune:
+            trial.report(0.1, 1)
+            search.tell(trial, state=TrialState.PRUNED)
+            return trial
+        value = 1 - abs(trial.params["noise_std"] - 0.1) if value is None else value
+        searching.note_result(trial, spec, Found(value, latency_ms))
+        search.tell(trial, value)
+        return trial
 
     return run

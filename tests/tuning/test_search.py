@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from engine.config import LOSSES, SimpleNetConfig
+from engine.config import LOSSES
 from tuning import budget
 from tuning import search as searching
 from tuning.errors import BadSpec
@@ -27,41 +27,17 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/optuna.db"
 
 
-class Found:
-    """What a trial found, as far as the search looks at it."""
+@pytest.fixture
+def run_to_the_end(run_one):
+    """Search until the budget is used up, every trial with the value and latency given."""
 
-    def __init__(self, value, latency_ms):
-        self.figures = self.calibration = self
-        self.values, self.value, self.spread, self.latency_ms = (value,), value, None, latency_ms
+    def run(url, spec, study_id=1, **found):
+        search = searching.open_search(url, study_id, spec)
+        while searching.left(search.trials, spec):
+            run_one(search, spec, **found)
+        return search
 
-    def to_json(self):
-        return {}
-
-
-def run_one(search, spec, value=None, *, latency_ms=1.0, prune=False):
-    """Ask for a trial and end it; its value falls with the distance of σ from 0.1 unless one is given."""
-    trial = searching.ask(search, spec)
-    trial.set_user_attr("config", {**SimpleNetConfig().to_json(), **as_config(trial.params)})
-    if prune:
-        trial.report(0.1, 1)
-        search.tell(trial, state=TrialState.PRUNED)
-        return trial
-    value = 1 - abs(trial.params["noise_std"] - 0.1) if value is None else value
-    searching.note_result(trial, spec, Found(value, latency_ms))
-    search.tell(trial, value)
-    return trial
-
-
-def as_config(params):
-    layers = [int(stage) for stage in params["layers"].split("+")]
-    return {**{name: value for name, value in params.items() if name != "backbone"}, "layers": layers}
-
-
-def run_to_the_end(url, spec, study_id=1, **found):
-    search = searching.open_search(url, study_id, spec)
-    while searching.left(search.trials, spec):
-        run_one(search, spec, **found)
-    return search
+    return run
 
 
 def test_paper_settings_are_tried_first(tmp_path: Path):
@@ -132,7 +108,9 @@ def test_trial_lost_before_it_had_parameters_is_tried_again_with_those_enqueued_
 
 @pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.parametrize("pruner", Pruner)
-def test_every_sampler_and_pruner_ends_at_the_budget_and_goes_on_after_a_restart(url, sampler, pruner):
+def test_every_sampler_and_pruner_ends_at_the_budget_and_goes_on_after_a_restart(
+    url, sampler, pruner, run_one, run_to_the_end
+):
     spec = StudySpec(trials=9, sampler=sampler, pruner=pruner, grid_steps=2, **LARGE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -174,7 +152,7 @@ def test_without_a_pruner_every_trial_runs_to_its_end(url):
         search.tell(trial, 1 - number / 10)
 
 
-def test_samplers_that_learn_come_closer_than_chance(url):
+def test_samplers_that_learn_come_closer_than_chance(url, run_to_the_end):
     reached = {}
     for number, sampler in enumerate(["tpe", "gp", "cmaes"]):
         spec = StudySpec(trials=25, sampler=sampler, **LARGE)
@@ -185,7 +163,7 @@ def test_samplers_that_learn_come_closer_than_chance(url):
     assert all(distance < 0.09 for distance in reached.values()), reached
 
 
-def test_grid_tries_every_combination_once_then_says_that_it_is_done(url):
+def test_grid_tries_every_combination_once_then_says_that_it_is_done(url, run_to_the_end):
     spec = StudySpec(trials=None, patience=1000, sampler="grid", grid_steps=3, **SMALL)
     search = run_to_the_end(url, spec, value=0.5)
     tried = [tuple(trial.params[name] for name in spec.space) for trial in search.trials]
@@ -201,7 +179,7 @@ def test_grid_larger_than_the_budget_is_tried_in_an_order_that_the_seed_shuffles
     assert len({point["layers"] for point in grid(spec)[:20]}) == len(spec.layers)
 
 
-def test_grid_point_of_a_lost_trial_is_tried_again(url):
+def test_grid_point_of_a_lost_trial_is_tried_again(url, run_to_the_end):
     spec = StudySpec(sampler="grid", grid_steps=2, **SMALL)
     search = searching.open_search(url, 1, spec)
     lost = searching.ask(search, spec)
@@ -213,7 +191,7 @@ def test_grid_point_of_a_lost_trial_is_tried_again(url):
     assert lost.params in done
 
 
-def test_running_trials_are_taken_off_the_budget(url):
+def test_running_trials_are_taken_off_the_budget(url, run_one):
     spec = StudySpec(trials=3)
     search = searching.open_search(url, 1, spec)
     assert searching.left(search.trials, spec) == 3
@@ -237,7 +215,7 @@ def at(url, number, start, end):
     connection.close()
 
 
-def test_minutes_are_those_in_which_trials_ran(url):
+def test_minutes_are_those_in_which_trials_ran(url, run_one):
     spec = StudySpec(trials=None, minutes=10)
     search = searching.open_search(url, 1, spec)
     spans = ((0, 4), (2, 6), (60, 63))  # two at once, then a pause of nearly an hour
@@ -253,12 +231,12 @@ def test_minutes_are_those_in_which_trials_ran(url):
     assert "9 minutes" in str(budget.ended_by(trials, StudySpec(trials=None, minutes=9), now))
 
 
-def test_one_trial_is_tried_however_short_the_time(url):
+def test_one_trial_is_tried_however_short_the_time(url, run_to_the_end):
     spec = StudySpec(trials=None, minutes=1e-9)
     assert len(run_to_the_end(url, spec).trials) == 1
 
 
-def test_patience_ends_what_does_not_get_better_by_more_than_the_tolerance(url):
+def test_patience_ends_what_does_not_get_better_by_more_than_the_tolerance(url, run_one):
     spec = StudySpec(trials=None, patience=3, tolerance=0.01)
     search = searching.open_search(url, 1, spec)
     for value in (0.5, 0.6, 0.605, 0.609, 0.7, 0.1, 0.705):
@@ -270,7 +248,7 @@ def test_patience_ends_what_does_not_get_better_by_more_than_the_tolerance(url):
     assert "3 trials in a row" in str(budget.ended_by(search.trials, spec))
 
 
-def test_trial_above_the_latency_limit_is_neither_best_nor_a_new_best(url):
+def test_trial_above_the_latency_limit_is_neither_best_nor_a_new_best(url, run_one):
     spec = StudySpec(latency_ms=10, patience=2)
     search = searching.open_search(url, 1, spec)
     run_one(search, spec, 0.9, latency_ms=10.5)
@@ -287,7 +265,7 @@ def test_trial_above_the_latency_limit_is_neither_best_nor_a_new_best(url):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
-def test_samplers_learn_the_latency_limit(url, sampler):
+def test_samplers_learn_the_latency_limit(url, sampler, found):
     """σ above 0.05 is slow here and scores higher: who knows the limit looks below it."""
     fast = {}
     for number, limit in enumerate((10, None)):
@@ -296,13 +274,13 @@ def test_samplers_learn_the_latency_limit(url, sampler):
         while searching.left(search.trials, spec):
             trial = searching.ask(search, spec)
             std = trial.params["noise_std"]
-            searching.note_result(trial, spec, Found(std, 20.0 if std > 0.05 else 5.0))
+            searching.note_result(trial, spec, found(std, 20.0 if std > 0.05 else 5.0))
             search.tell(trial, std)
         fast[limit] = sum(trial.params["noise_std"] <= 0.05 for trial in search.trials[8:])
     assert fast[10] >= fast[None] + 4
 
 
-def test_configuration_asked_for_by_hand_is_tried_next_and_fills_up_by_the_sampler(url):
+def test_configuration_asked_for_by_hand_is_tried_next_and_fills_up_by_the_sampler(url, run_one):
     spec = StudySpec(**SMALL)
     search = searching.open_search(url, 1, spec)
     run_one(search, spec)
@@ -313,7 +291,7 @@ def test_configuration_asked_for_by_hand_is_tried_next_and_fills_up_by_the_sampl
     assert trial.user_attrs[ORIGIN] == BY_HAND
 
 
-def test_paper_settings_are_tried_even_where_somebody_asked_before_the_study_began(url):
+def test_paper_settings_are_tried_even_where_somebody_asked_before_the_study_began(url, run_one):
     spec = StudySpec()
     searching.enqueue(url, 1, spec, {"noise_std": 0.2})
     search = searching.open_search(url, 1, spec)
@@ -343,7 +321,7 @@ def test_wished_values_take_the_types_of_the_space():
     assert (type(wish["members"]), wish["adaptor_residual"]) == (int, True)
 
 
-def test_study_that_follows_another_starts_from_its_trials_inside_the_space(url):
+def test_study_that_follows_another_starts_from_its_trials_inside_the_space(url, run_to_the_end):
     wide = StudySpec(trials=12, knobs={"members": (1, 8)}, **SMALL)
     old = run_to_the_end(url, wide)
     narrow = StudySpec(
@@ -369,7 +347,7 @@ def test_study_that_follows_another_starts_from_its_trials_inside_the_space(url)
     assert budget.seconds_searched(search.trials) < 60
 
 
-def test_study_that_follows_a_follower_knows_where_trials_come_from(url):
+def test_study_that_follows_a_follower_knows_where_trials_come_from(url, run_to_the_end):
     spec = StudySpec(trials=2, **SMALL)
     run_to_the_end(url, spec)
     run_to_the_end(url, StudySpec(trials=2, follows=1, **SMALL), study_id=2)
@@ -383,7 +361,7 @@ def test_study_that_follows_a_follower_knows_where_trials_come_from(url):
     assert [study for study, _ in homes] == [1, 1, 2, 2]
 
 
-def test_latency_limit_of_the_follower_holds_for_what_it_takes_over(url):
+def test_latency_limit_of_the_follower_holds_for_what_it_takes_over(url, run_to_the_end):
     run_to_the_end(url, StudySpec(trials=3, **SMALL), latency_ms=12.0)
     follower = searching.open_search(url, 2, StudySpec(follows=1, latency_ms=10, **SMALL))
     known = [trial for trial in follower.trials if FROM_STUDY in trial.user_attrs]
@@ -403,13 +381,13 @@ def test_trial_of_several_trainings_has_their_mean_and_spread():
     assert (result.value, result.spread) == (pytest.approx(0.6), pytest.approx(0.1414, abs=1e-4))
 
 
-def test_several_backbones_are_searched_as_one_parameter(url):
+def test_several_backbones_are_searched_as_one_parameter(url, run_to_the_end):
     spec = StudySpec(trials=12, sampler="random", backbones=("drawnet", "resnet18"))
     search = run_to_the_end(url, spec)
     assert {trial.params["backbone"] for trial in search.trials} == {"drawnet", "resnet18"}
 
 
-def test_every_range_of_a_knob_can_be_searched(url):
+def test_every_range_of_a_knob_can_be_searched(url, run_to_the_end):
     knobs = {name: knob.range for name, knob in KNOBS.items() if knob.range is not None}
     spec = StudySpec(trials=3, sampler="random", knobs=knobs)
     for trial in run_to_the_end(url, spec).trials:
