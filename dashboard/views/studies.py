@@ -128,20 +128,6 @@ def _one(study_id: str) -> None:
     st.fragment(_progress, run_every=LIVE_SECONDS if live else None)(study.id, live)
 
 
-def _workers(study: Study) -> None:
-    """Who runs it, where, and whether more could."""
-    at_work = [worker for worker in queries.live_workers(workspace()) if worker.study_id == study.id]
-    said = [
-        f"{worker.hostname} (process {worker.pid}) on {worker.device}"
-        + ("" if worker.trial_number is None else f": trial {worker.trial_number + 1}")
-        for worker in at_work
-    ]
-    if not queries.shares_studies(workspace().settings):
-        said.append("one worker per study, because the databases are SQLite; on PostgreSQL several share it")
-    if said:
-        st.caption(f":material/engineering: {wording.plain('; '.join(said))}")
-
-
 def _study(study_id: str) -> Study:
     if not study_id.isdecimal():
         raise StudyNotFound(f"'{study_id}' is no number of a study. Open one from the list of studies.")
@@ -189,8 +175,6 @@ def _header(study: Study) -> DeltaGenerator:
     if "backbone" in study.progress:
         said = wording.backbone(study.progress["backbone"], study.progress.get("stronger_backbone"))
         st.caption(f":material/memory: {wording.plain(said)}")
-    if not study.state.finished:
-        _workers(study)
     if study.error:
         incidents.refused(study.error, icon=":material/error:")
     orphaned = following.orphaned(study, now())
