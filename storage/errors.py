@@ -96,6 +96,10 @@ class NotChampion(StorageError):
     """The model to withdraw does not serve, or another one does by now."""
 
 
+class OperatingPointNotFound(StorageError):
+    """The model has no operating point of this id."""
+
+
 class FeatureCacheError(StorageError):
     """Features can't be cached as they are: not finite, beyond fp16, or not of the announced shape."""
 

@@ -14,11 +14,13 @@ from engine.errors import BadImage
 from engine.images import decode
 from engine.scoring import Detector
 from storage import datasets, models
+from storage.errors import ModelNotFound
 from storage.records import ImageRecord, Model
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.errors import NoChampion
 from tuning.map_cache import map_cache
+from tuning.operating_points import threshold_of
 
 # What can compute the scores of files, with its precision: the champion was judged by torch in fp32.
 RUNTIMES = {"torch": "fp32", "openvino": "fp32", "openvino-bf16": "bf16"}
@@ -70,8 +72,30 @@ def champion(workspace: Workspace, dataset_name: str) -> Model:
     return found
 
 
+def chosen_model(workspace: Workspace, dataset_name: str, version: int | None) -> Model:
+    """The dataset's model of this version; its champion for None.
+
+    Raises:
+        DatasetNotFound, ModelNotFound: there is no such dataset or version.
+        NoChampion: none was named, and the dataset has no champion.
+    """
+    if version is None:
+        return champion(workspace, dataset_name)
+    with workspace.session() as session:
+        datasets.get_dataset(session, dataset_name)
+        known = models.list_models(session, dataset_name)
+    found = next((model for model in known if model.version == version), None)
+    if found is None:
+        have = ", ".join(str(model.version) for model in known) or "none: run a study first"
+        raise ModelNotFound(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
+    return found
+
+
 def calibration_of(model: Model) -> Calibration:
-    """Threshold and absolute colour scale of a model, without loading its weights."""
+    """Absolute colour scale of a model, and the threshold it was made with, without loading its weights.
+
+    What decides by now tells `tuning.operating_points.threshold_of`.
+    """
     return Calibration.from_json(model.figures["calibration"])
 
 
@@ -92,7 +116,7 @@ def score_images(
     The model is only loaded when some image is not cached.
     """
     cache = map_cache(workspace, model)
-    threshold = calibration_of(model).threshold
+    threshold = threshold_of(workspace, model)
     for done, image in enumerate(images):
         if progress is not None:
             progress(done, len(images), image.name)
@@ -130,7 +154,7 @@ def score_files(
     loaded = (
         detector(workspace, model) if runtime == "torch" else _compiled(workspace, model, RUNTIMES[runtime])
     )
-    threshold = calibration_of(model).threshold
+    threshold = threshold_of(workspace, model)
     for done, path in enumerate(paths):
         if progress is not None:
             progress(done, len(paths), path.name)
