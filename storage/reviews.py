@@ -4,11 +4,12 @@ The correction that follows of it waits in `storage.edits` like any other. Every
 given and leaves committing to it.
 """
 
+from collections.abc import Container
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from storage.datasets import get_dataset
@@ -74,13 +75,15 @@ def forget_review(session: Session, review_id: int) -> None:
     session.execute(delete(ReviewRow).where(ReviewRow.id == review_id))
 
 
-def settle_reviews(session: Session, dataset_id: int, version_id: int) -> None:
-    """Note that what people said so far is part of a version by now: it can't be undone any more."""
-    session.execute(
-        update(ReviewRow)
-        .where(ReviewRow.dataset_id == dataset_id, ReviewRow.version_id.is_(None))
-        .values(version_id=version_id)
+def settle_reviews(session: Session, dataset_id: int, version_id: int, pixel_digests: Container[str]) -> None:
+    """Note that what people said so far of these pictures is part of a version: it can't be undone any more."""
+    rows = session.scalars(
+        select(ReviewRow).where(ReviewRow.dataset_id == dataset_id, ReviewRow.version_id.is_(None))
     )
+    for row in rows:
+        if row.pixel_digest in pixel_digests:
+            row.version_id = version_id
+    session.flush()
 
 
 def _values(edit: Edit | None) -> dict[str, Any]:

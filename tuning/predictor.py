@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,25 @@ from tuning.operating_points import threshold_of
 
 # What can compute the scores of files, with its precision: the champion was judged by torch in fp32.
 RUNTIMES = {"torch": "fp32", "openvino": "fp32", "openvino-bf16": "bf16"}
+
+
+class StoredPicture(Protocol):
+    """A picture whose bytes lie in the store, whether or not a dataset holds it; an `ImageRecord` is one."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the file's bytes: the key of its blob."""
+        ...
+
+    @property
+    def pixel_digest(self) -> str:
+        """SHA-256 (hex) of shape and pixels: the name of its map in the cache."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,23 +135,32 @@ def score_images(
 
     The model is only loaded when some image is not cached.
     """
-    cache = map_cache(workspace, model)
     threshold = threshold_of(workspace, model)
     for done, image in enumerate(images):
         if progress is not None:
             progress(done, len(images), image.name)
-        kept = cache.get(image.pixel_digest)
-        if kept is None:
-            pixels = decode(workspace.blobs.get(image.digest), image.name)
-            scored = detector(workspace, model).score([pixels])[0]
-            cache.put(image.pixel_digest, scored.score, scored.anomaly_map)
-            kept = scored.score, scored.anomaly_map
-        score, anomaly_map = kept
+        score, anomaly_map = map_of(workspace, model, image)
         yield ScoredImage(
             image=image, score=score, decision=decision(score, threshold), anomaly_map=anomaly_map
         )
     if progress is not None:
         progress(len(images), len(images), "done")
+
+
+def map_of(workspace: Workspace, model: Model, image: StoredPicture) -> tuple[float, NDArray[np.float32]]:
+    """Score and (H, W) anomaly map of a picture in the store, from the cache where it was scored before.
+
+    Raises:
+        BlobMissing: the picture is not in the store.
+    """
+    cache = map_cache(workspace, model)
+    kept = cache.get(image.pixel_digest)
+    if kept is None:
+        pixels = decode(workspace.blobs.get(image.digest), image.name)
+        scored = detector(workspace, model).score([pixels])[0]
+        cache.put(image.pixel_digest, scored.score, scored.anomaly_map)
+        kept = scored.score, scored.anomaly_map
+    return kept
 
 
 def score_files(

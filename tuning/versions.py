@@ -116,7 +116,7 @@ def save_edits(workspace: Workspace, name: str, *, who: str, after: int | None =
             who=who,
         )
         discard_edits(session, name)
-        settle_reviews(session, version.dataset_id, version.id)
+        settle_reviews(session, version.dataset_id, version.id, former.keys())
         if version.number > latest.number:
             what = f"made version {version.number}: {change}"
             record_event(session, version.dataset_id, what, who=who, now=now())

@@ -153,6 +153,8 @@ def test_what_a_version_holds_can_not_be_undone(
     version = make_version("plates")
     review(engine)
     with session(engine) as opened:
-        reviews.settle_reviews(opened, version.dataset_id, version.id)
+        reviews.settle_reviews(opened, version.dataset_id, version.id, {"cd" * 32})
+        assert reviews.last_review(opened, "plates") is not None
+        reviews.settle_reviews(opened, version.dataset_id, version.id, {DIGEST})
         assert reviews.last_review(opened, "plates") is None
         assert reviews.list_reviews(opened, "plates")[DIGEST].version_id == version.id
