@@ -94,14 +94,19 @@ def colours(places: NDArray[np.float64], palette: str = BLUE_ORANGE) -> Pixels:
         palette: one of PALETTES.
     """
     below = places < THRESHOLD_POSITION
-    stops = np.array(_STOPS[palette], dtype=np.float64)
+    of_palette = np.array(_STOPS[palette], dtype=np.float64)
     halves = []
-    for half in (stops[:3], stops[3:]):
+    for half in (of_palette[:3], of_palette[3:]):
         halves.append(
             np.stack([np.interp(places, half[:, 0], half[:, channel]) for channel in (1, 2, 3)], axis=-1)
         )
     mixed = np.where(below[..., None], halves[0], halves[1])
     return np.rint(mixed).astype(np.uint8)
+
+
+def stops(palette: str) -> list[list[float]]:
+    """Position, red, green and blue of a palette's stops, for whoever draws the same colours elsewhere."""
+    return [list(stop) for stop in _STOPS[palette]]
 
 
 def coverage(places: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,16 +15,24 @@ from tuning.jobs import Job, Progress
 from tuning.map_cache import map_cache
 from tuning.operating_points import added_since, images_of
 from tuning.predictor import map_of
+from tuning.uploaded import UploadedPicture, find_set
 
 ADDED = "added"  # instead of a role: the pictures that the dataset got after the model was made
+UPLOADED = "uploaded-"  # and the id of a set: pictures of no dataset
 
 
-def pictures_of(workspace: Workspace, model: Model, which: str) -> tuple[ImageRecord, ...]:
-    """The pictures of a role of the model's version, or those that were added since.
+def pictures_of(
+    workspace: Workspace, model: Model, which: str
+) -> tuple[ImageRecord, ...] | tuple[UploadedPicture, ...]:
+    """The pictures of a role of the model's version, those that were added since, or a set of uploaded ones.
 
     Args:
-        which: the value of a `Role`, or `ADDED`.
+        which: the value of a `Role`, or `ADDED`, or `UPLOADED` with an id.
+    Raises:
+        BadPicture: there is no such set.
     """
+    if which.startswith(UPLOADED):
+        return find_set(workspace, model, which.removeprefix(UPLOADED)).pictures
     if which == ADDED:
         return added_since(workspace, model)
     return tuple(image for image in images_of(workspace, model) if image.role.value == which)
@@ -37,7 +45,8 @@ def job_key(model: Model, which: str) -> str:
 
 def start(workspace: Workspace, model: Model, which: str) -> Job:
     """Score these pictures in a process of its own; what is scored already stays, so it goes on where it stopped."""
-    return jobs.start(workspace.settings, job_key(model, which), "tuning.scoring", [str(model.id), which])
+    key = job_key(model, which)
+    return jobs.start(workspace.settings, key, "tuning.scoring", [str(model.id), which])
 
 
 def main(arguments: Sequence[str]) -> None:
