@@ -173,6 +173,7 @@ function needs(viewer, shot) {
 function show(viewer, another) {
   const shot = viewer.data.shots[viewer.index];
   viewer.shot = shot;
+  viewer.root.dataset.shown = shot.id;
   if (another) {
     Object.assign(viewer, { shapes: [], taken: false });
     if (!viewer.size || viewer.size[0] !== shot.height || viewer.size[1] !== shot.width) reset(viewer);
