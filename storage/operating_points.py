@@ -16,6 +16,7 @@ from storage.records import Model, OperatingPoint, ThresholdSource
 from storage.schema import OperatingPointRow
 
 _FRESH = {"populate_existing": True}
+_TOLD = ("normal", "false_rejects", "anomalous", "escapes", "synthetic")  # of what follows of a threshold
 
 
 def current(session: Session, model: Model) -> OperatingPoint:
@@ -34,13 +35,14 @@ def own(model: Model) -> OperatingPoint:
     """The operating point that a model was made with, by its study on the calibration pictures."""
     calibration = model.figures["calibration"]
     rate = calibration.get("false_reject_rate")
+    found = {role: model.figures.get(role) for role in ("validation", "test")}
     return OperatingPoint(
         id=None,
         model_id=model.id,
         threshold=calibration["threshold"],
         source=ThresholdSource.CALIBRATION,
         parameters={} if rate is None else {"rate": rate, "pictures": len(calibration["scores"])},
-        figures={},
+        figures={role: {key: of[key] for key in _TOLD} for role, of in found.items() if of},
         who="study",
         why="set by the study that made the model",
         created_at=model.created_at,

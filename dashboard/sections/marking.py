@@ -69,6 +69,8 @@ def handle(
             uploaded=uploaded,
             who=WHO,
         )
+        if event.get("next") in ids.values():
+            st.query_params["image"] = str(event["next"])
     except (StorageError, TuningError, EngineError, ValueError) as error:
         st.session_state[REFUSED] = str(error)
     return False

@@ -54,6 +54,11 @@ def sentence(point: OperatingPoint) -> str:
     return f"threshold {number(point.threshold)}: {how}"
 
 
+def capital(text: str) -> str:
+    """The same text with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def show(model: Model, point: OperatingPoint, latest: DatasetVersion, tried: float | None) -> None:
     """Draw the panel; what it needs is read when somebody opens it."""
     if untagged := st.session_state.pop(UNTAGGED, None):
@@ -62,7 +67,7 @@ def show(model: Model, point: OperatingPoint, latest: DatasetVersion, tried: flo
             icon=":material/sync_problem:",
         )
     panel = st.expander(
-        f"Threshold · {plain(sentence(point))}",
+        plain(capital(sentence(point))),
         icon=":material/tune:",
         key="threshold",
         on_change="rerun",

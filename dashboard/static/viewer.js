@@ -64,7 +64,9 @@ function follow(viewer) {
   viewer.server = data.current;
   viewer.index = Math.max(0, place(wanted) >= 0 ? place(wanted) : place(data.current));
   if (!Object.keys(data.palettes).includes(viewer.look.palette)) viewer.look.palette = Object.keys(data.palettes)[0];
-  viewer.layers.clear(); // another model, another scale
+  const scales = JSON.stringify(data.lenses);
+  if (viewer.scales !== scales) viewer.layers.clear();
+  viewer.scales = scales;
   controls(viewer);
   show(viewer, viewer.data.shots[viewer.index].id !== before?.id);
 }
@@ -94,15 +96,18 @@ function mark(viewer, label) {
   if (!viewer.data.marking) return;
   const defect = label === "anomalous";
   const shot = viewer.shot;
+  const next = viewer.data.shots[viewer.index + 1]; // the order may change by the mark, so the page goes on with it
   const n = tell(viewer, {
-    kind: "mark", id: shot.id, label,
+    kind: "mark", id: shot.id, label, next: next?.id ?? null,
     type: defect ? viewer.root.querySelector(".type").value.trim() : "",
     shapes: defect ? viewer.shapes.map((shape) => shape.map(([x, y]) => [round(x), round(y)])) : [],
     regions: defect && viewer.taken,
   });
   viewer.marks.set(shot.id, { n, label });
-  if (viewer.index + 1 < viewer.data.shots.length) go(viewer, 1);
-  else show(viewer, true);
+  if (next) {
+    viewer.mine.add(next.id);
+    go(viewer, 1);
+  } else show(viewer, true);
 }
 
 function undo(viewer) {
@@ -341,7 +346,7 @@ function panels(viewer) {
     const box = document.createElement("div");
     box.className = "panel";
     box.style.aspectRatio = `${shot.width} / ${shot.height}`;
-    box.style.maxHeight = wanted.length === 1 ? "72vh" : "58vh";
+    box.style.maxHeight = wanted.length === 1 ? "72vh" : "44vh";
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
     box.append(canvas, text("span", "title", panel.title), text("span", "remark", ""));
@@ -733,15 +738,15 @@ function pressed(viewer, event) {
     a: () => mark(viewer, "normal"),
     r: () => mark(viewer, "anomalous"),
     u: () => undo(viewer),
-    Escape: () => root(viewer),
+    Escape: () => putDown(viewer),
   }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!does) return;
   event.preventDefault();
-  event.stopPropagation();
+  event.stopImmediatePropagation(); // Streamlit has keys of its own
   does();
 }
 
-function root(viewer) {
+function putDown(viewer) {
   viewer.tool = null;
   masks(viewer);
 }

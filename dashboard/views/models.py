@@ -123,7 +123,7 @@ def _operating_point(model: Model) -> list[tuple[str, str]]:
     elif calibration.note:
         pairs.append(("Note", calibration.note))
     for role in ("test", "validation"):
-        figures = point.figures.get(role) if point.id is not None else model.figures.get(role)
+        figures = point.figures.get(role)
         if figures:
             text = (
                 f"{wording.plural(figures['false_rejects'], 'false reject')} of {figures['normal']}, "

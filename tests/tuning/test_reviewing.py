@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from engine.masks import decode_mask
@@ -180,9 +182,32 @@ def test_drawn_mask_covers_what_is_inside_of_any_shape() -> None:
     mask = drawn_mask([[(2, 2), (6, 2), (6, 6), (2, 6)], [(10, 0), (20, 0), (20, 10), (10, 10)]], 12, 20)
     wanted = np.zeros((12, 20), dtype=bool)
     wanted[2:6, 2:6] = wanted[:10, 10:] = True
-    assert (mask != wanted).sum() <= 30  # the line itself counts as inside or not
-    assert mask[4, 4]
-    assert not mask[11, 0]
+    assert np.array_equal(mask, wanted)
+
+
+@given(st.lists(st.tuples(st.floats(-5, 25), st.floats(-5, 25)), min_size=3, max_size=12))
+def test_drawn_mask_holds_the_pixels_whose_middle_the_polygon_turns_around(
+    shape: list[tuple[float, float]],
+) -> None:
+    def turns(x: float, y: float) -> int:
+        """The winding number, by the angles that the edges are seen under."""
+        corners = np.array([complex(u - x, v - y) for u, v in shape])
+        angles = np.angle(np.roll(corners, -1) / corners)
+        return round(float(angles.sum() / (2 * np.pi)))
+
+    mask = drawn_mask([shape], 12, 16)
+    for row, column in ((0, 0), (5, 7), (11, 15), (3, 12)):
+        x, y = column + 0.5, row + 0.5
+        edges = zip(shape, [*shape[1:], shape[0]], strict=True)
+        if min(_distance(x, y, *edge) for edge in edges) > 1e-6:  # on the line itself either will do
+            assert mask[row, column] == (turns(x, y) != 0)
+
+
+def _distance(x: float, y: float, start: tuple[float, float], end: tuple[float, float]) -> float:
+    """From a point to a line between two others."""
+    from_start, along = complex(x - start[0], y - start[1]), complex(end[0] - start[0], end[1] - start[1])
+    share = 0.0 if abs(along) < 1e-9 else (from_start * along.conjugate()).real / abs(along) ** 2
+    return abs(from_start - min(1.0, max(0.0, share)) * along)
 
 
 def test_follow_up_saves_and_studies_like_the_study_before(
