@@ -111,7 +111,7 @@ def realised(scores: NDArray[np.float64], wanted: float, *, splits: int = SPLITS
         mean=float(np.mean(rejects) / judged),
         band=(float(low / judged), float(high / judged)),
         band_of_mean=(float(expected - 3.3 * deviation), float(expected + 3.3 * deviation)),
-        within=sum(low <= count <= high for count in rejects),
+        within=sum(bool(low <= count <= high) for count in rejects),
         splits=splits,
     )
 

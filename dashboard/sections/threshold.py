@@ -1,7 +1,7 @@
 """Where the model cuts: what a threshold does, four ways to choose one, and all that were chosen before."""
 
 import math
-from collections.abc import Mapping
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -22,6 +22,8 @@ from tuning.operating_points import Changed, Evidence, Outcomes, Proposal, Score
 HAND, RATE, COSTS, F1 = "by hand", "false-reject rate", "costs", "F1"
 STEPS = 400  # of the slider
 TILES = 12  # pictures of each mistake
+EVERY = "all types"  # of the page's filter
+PICKED = "mistake picked"  # in the session: the page has to follow
 UNTAGGED = "operating point not shown in MLflow"  # in the session, to be told by the page that is drawn next
 
 
@@ -198,23 +200,27 @@ def _matrix(role: Role, counted: Outcomes, threshold: float) -> None:
     ]
     for pair in (cells[:2], cells[2:]):
         for column, (label, show, count) in zip(st.columns(2), pair, strict=True):
-            if column.button(
+            clicked = column.button(
                 label,
                 key=f"{role.value} {show.value}",
                 width="stretch",
                 disabled=not count,
                 help="Show these pictures above, at this threshold.",
-            ):
-                _show_in_grid({"of": role.value, "show": show.value, "at": repr(threshold)})
+                on_click=_show_in_grid,
+                args=[role, show, threshold],
+            )
+            if clicked:  # it only ran the panel
+                st.rerun(scope="app")
 
 
-def _show_in_grid(parameters: Mapping[str, str]) -> None:
-    for name in ("of", "show", "defect"):
-        st.session_state.pop(name, None)  # the widgets take the address's word
-    for name in ("image", "defect"):
-        st.query_params.pop(name, None)
-    st.query_params.update(parameters)
-    st.rerun(scope="app")
+def _show_in_grid(role: Role, show: Show, threshold: float, picked: str | None = None) -> None:
+    """Let the page show these pictures; its own widgets hold what they show."""
+    st.session_state.update({"of": role.value, "show": show.value, "defect": EVERY})
+    st.query_params["at"] = repr(threshold)
+    if picked is None:
+        st.query_params.pop("image", None)
+    else:
+        st.query_params["image"] = picked
 
 
 def _curves(found: Evidence, threshold: float) -> None:
@@ -271,17 +277,16 @@ def _mistakes(model: Model, scores: Scores, threshold: float) -> None:
                 for image, score in found[:TILES]
             ],
             key=f"mistakes {show.value}",
-            on_pick=lambda picked, show=show: _pick(picked, show, threshold),  # type: ignore[misc]
+            on_pick=partial(_picked, show, threshold),
             tile_width=92,
         )
+    if st.session_state.pop(PICKED, False):  # it only ran the panel
+        st.rerun(scope="app")
 
 
-def _pick(picked: str, show: Show, threshold: float) -> None:
-    for name in ("of", "show", "defect"):
-        st.session_state.pop(name, None)
-    st.query_params.update(
-        {"of": Role.VALIDATION.value, "show": show.value, "at": repr(threshold), "image": picked}
-    )
+def _picked(show: Show, threshold: float, picture: str) -> None:
+    _show_in_grid(Role.VALIDATION, show, threshold, picture)
+    st.session_state[PICKED] = True
 
 
 def _save(model: Model, found: Evidence, proposal: Proposal, point: OperatingPoint) -> None:

@@ -87,7 +87,7 @@ function go(viewer, step) {
 // Events wait in a list until the page has acknowledged them: two in a row must not become one.
 function tell(viewer, event) {
   viewer.number = Math.max(viewer.number, viewer.data.acknowledged) + 1;
-  viewer.events.push({ n: viewer.number, ...event });
+  viewer.events = [...viewer.events, { n: viewer.number, ...event }]; // what is the same list as before is not sent
   viewer.setStateValue("events", viewer.events);
   return viewer.number;
 }

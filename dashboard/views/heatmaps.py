@@ -13,6 +13,7 @@ from dashboard.components.gallery import Tile, gallery
 from dashboard.components.viewer import viewer
 from dashboard.scored import Judge, Order, Picture, ScoredPicture, Show
 from dashboard.sections import marking, scoring, threshold
+from dashboard.sections.threshold import EVERY
 from dashboard.session import workspace
 from dashboard.views import DATASETS, STUDIES
 from dashboard.wording import number, plain, plural
@@ -23,10 +24,10 @@ from tuning.uploaded import list_sets
 
 PAGE_SIZE = 24
 AROUND = 40  # neighbours on either side that the viewer knows
-EVERY = "all types"
 CHAMPION = "champion"
 MOST_BESIDE = 3  # models beside the first
-CLEARED = ["image", "defect", "model", "beside", "of", "at"]  # what means nothing for another dataset
+CLEARED = ("image", "at")  # what means nothing for another dataset
+RESET = {"defect": EVERY, "model": CHAMPION, "beside": [], "of": Role.TEST.value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,8 @@ def show() -> None:
         st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
         return
     with look.top("Heatmaps"):
-        name = choosing.dataset(sorted(names, key=lambda name: name not in having), clears=CLEARED, width=220)
+        ordered = sorted(names, key=lambda name: name not in having)
+        name = choosing.dataset(ordered, clears=CLEARED, resets=RESET, width=220)
         if name in having:
             model, beside = _models(name)
     if name not in having:
@@ -142,24 +144,21 @@ def _which(model: Model, latest: DatasetVersion) -> str:
     """Choose whose pictures are looked at."""
     by_role = cached.pictures_by_role(model, model.id, latest.id)
     roles = [Role.TEST, Role.VALIDATION, Role.CALIBRATION, Role.TRAIN]
-    options = {role.value: role.value for role in roles}
+    options = {role.value: role.value for role in roles}  # by what the address calls them, and people read
     if by_role[ADDED]:
-        options[ADDED] = "added since"
-    options |= {f"{UPLOADED}{set_id}": title for set_id, title in list_sets(workspace(), model)}
-    if st.query_params.get("of") not in (None, *options):
-        st.query_params.pop("of")
-        st.session_state.pop("of", None)
-    which = st.segmented_control(
+        options["added since"] = ADDED
+    for set_id, title in list_sets(workspace(), model):
+        options[f"{title} · {set_id}"] = f"{UPLOADED}{set_id}"
+    chosen = st.segmented_control(
         "Pictures",
         list(options),
-        format_func=lambda one: options[one],
         default=next((role.value for role in roles if by_role[role.value]), Role.TEST.value),
         key="of",
         bind="query-params",
         required=True,
         label_visibility="collapsed",
     )
-    return str(which)
+    return options[str(chosen)]
 
 
 def _pictures(shown: Shown) -> Sequence[Picture]:
@@ -248,9 +247,6 @@ def _summary(shown: Shown, pictures: Sequence[ScoredPicture]) -> None:
 def _filtered(shown: Shown, pictures: Sequence[ScoredPicture]) -> list[ScoredPicture]:
     types = sorted({picture.image.defect_type for picture in pictures if picture.image.defect_type})
     orders = [item.value for item in Order if item is not Order.DISAGREEMENT or shown.beside]
-    if st.query_params.get("sort") not in (None, *orders):
-        st.query_params.pop("sort")
-        st.session_state.pop("sort", None)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         show = st.segmented_control(
             "Show",

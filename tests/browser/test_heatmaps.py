@@ -301,7 +301,7 @@ def test_quick_marks_in_a_row_are_all_taken_down(page: Page, workspace: Workspac
 def test_threshold_is_tried_saved_and_taken_back(page: Page, workspace: Workspace, model: Model) -> None:
     _open(page)
     page.get_by_text(re.compile("^Threshold .*false rejects, by")).click()
-    expect(page.get_by_text("On validation")).to_be_visible()
+    expect(page.get_by_text("On validation", exact=True)).to_be_visible()
     slider = page.get_by_test_id("stSlider").locator("input")
     slider.focus()
     page.keyboard.press("Home")  # the lowest: everything is rejected

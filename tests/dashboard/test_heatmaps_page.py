@@ -134,6 +134,7 @@ def test_many_unscored_pictures_are_scored_in_the_background(
     from dashboard.sections import scoring as section
     from tuning import scoring
 
+    shutil.rmtree(own_studied_home / "maps" / "parts")
     monkeypatch.setattr(section, "AT_ONCE", 0)
     app = _clean(page(VIEW, dataset="parts", of="calibration"))
     assert any("have no score under version 1" in one.value for one in app.info)
@@ -173,6 +174,20 @@ def test_two_models_look_at_the_same_picture_each_on_its_own_scale(
     assert all(len(shot["seen"]) == 2 for shot in shots)
     differing = [len({seen["decision"] for seen in shot["seen"]}) for shot in shots]
     assert differing == sorted(differing, reverse=True)
+
+
+def test_another_dataset_takes_the_filters_back(
+    page: Page, own_studied_home: Path, make_folder: Callable[..., Path]
+) -> None:
+    from tuning.commands import ingest_folder
+
+    ingest_folder(open_workspace(), make_folder("others", defects={"dent": 4}), "others")
+    app = _clean(page(VIEW, dataset="parts", defect="scratch", of="validation"))
+    box = next(box for box in app.selectbox if box.label == "Dataset")
+    app = _clean(box.set_value("others").run())
+    box = next(box for box in app.selectbox if box.label == "Dataset")
+    app = _clean(box.set_value("parts").run())
+    assert _viewer(app)["total"] == 30
 
 
 def test_another_version_than_the_champion_can_be_looked_through(
@@ -357,7 +372,7 @@ def test_waiting_marks_are_told_saved_and_studied_with_one_click(page: Page, own
     with workspace.session() as session:
         image = datasets.list_images(session, model.dataset_version_id, role=Role.TEST, label=Label.NORMAL)[0]
     mark(workspace, "parts", image, Label.ANOMALOUS, defect_type="dent", model=model, who="ada")
-    app = _clean(page(VIEW, dataset="parts"))
+    app = _clean(page(VIEW, dataset="parts", image=image.id))
     assert any(tile["note"] == "marked: defect" for tile in _tiles(app))
     _clean(_button(app, "Save as version 2 and study it").click().run())
     with workspace.session() as session:
@@ -384,17 +399,17 @@ def test_uploaded_pictures_are_browsed_marked_and_added(
         paths.append(path)
     given = [GivenPicture(name=path.name, file=path) for path in paths]
     kept = keep_set(workspace, model, "batch-1", "line 4", given)
-    app = _clean(page(VIEW, dataset="parts", of="uploaded-batch-1"))
+    app = _clean(page(VIEW, dataset="parts", of="line 4 · batch-1"))
     assert _viewer(app)["total"] == 3
     assert {shot["truth"] for shot in _viewer(app)["shots"]} == {"no label yet"}
     assert _button(app, "Add 0 marked pictures").disabled
     mark(workspace, "parts", kept.pictures[0], Label.NORMAL, model=model, uploaded=True, who="ada")
-    app = _clean(page(VIEW, dataset="parts", of="uploaded-batch-1"))
+    app = _clean(page(VIEW, dataset="parts", of="line 4 · batch-1"))
     _clean(_button(app, "Add 1 marked picture").click().run())
     with workspace.session() as session:
         latest = datasets.latest_version(session, "parts")
         names = [image.name for image in datasets.list_images(session, latest.id)]
     assert latest.number == 2
     assert "0.png" in names
-    app = _clean(page(VIEW, dataset="parts", of="added"))
+    app = _clean(page(VIEW, dataset="parts", of="added since"))
     assert [shot["name"] for shot in _viewer(app)["shots"]] == ["0.png"]
