@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from dashboard import display, overview
-from dashboard.scored import ScoredPicture
 from dashboard.session import workspace
 from dashboard.thumbnails import address
 from engine.images import RGB, decode
 from storage import datasets
-from storage.records import DatasetVersion, ImageRecord
+from storage.records import DatasetVersion, ImageRecord, Model, Role
 from tuning import queries
 from tuning.versions import Comparison, compare_images
 
 if TYPE_CHECKING:
     from tuning.backbones import BackboneStatus, OfferedBackbone
     from tuning.estimate import Estimate
+    from tuning.operating_points import Evidence
 
 
 def thumbnail_url(digest: str, mask_digest: str | None = None) -> str:
@@ -95,8 +95,8 @@ def offered_backbones() -> "list[OfferedBackbone]":
 
 
 @st.cache_resource(show_spinner=False)
-def scores_by_model() -> dict[int, list[ScoredPicture]]:
-    """The scored test pictures of each model by its id, filled by the heatmap page once all have a score."""
+def scores_by_model() -> dict[int, dict[str, float]]:
+    """The scores of each model by its id and the pictures' pixel digests, which never change; filled by the pages."""
     return {}
 
 
@@ -131,3 +131,32 @@ def common_layers(backbones: tuple[str, ...], weights: str | None) -> tuple[tupl
     from tuning import backbones as known
 
     return known.common_layers(workspace().settings, backbones, weights)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def pictures_by_role(
+    _model: Model,
+    model_id: int,  # noqa: ARG001 (the key, as is the next)
+    latest_version_id: int,  # noqa: ARG001
+) -> dict[str, list[ImageRecord]]:
+    """The pictures of a model's version by role, labelled as the latest version knows, and those added since."""
+    from tuning import operating_points
+    from tuning.scoring import ADDED
+
+    found: dict[str, list[ImageRecord]] = {role.value: [] for role in Role}
+    for image in operating_points.images_of(workspace(), _model):
+        found[image.role.value].append(image)
+    found[ADDED] = list(operating_points.added_since(workspace(), _model))
+    return found
+
+
+@st.cache_resource(max_entries=16, show_spinner="Scoring the validation and test pictures …")
+def evidence(
+    _model: Model,
+    model_id: int,  # noqa: ARG001 (the key, as is the next)
+    latest_version_id: int,  # noqa: ARG001
+) -> "Evidence":
+    """What a model's threshold is chosen by; only corrections of the dataset change it."""
+    from tuning import operating_points
+
+    return operating_points.evidence(workspace(), _model)

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from dashboard.commands import benchmark, datasets, models, processes, serving, studies, trials, versions
+from dashboard.commands import (
+    benchmark,
+    datasets,
+    models,
+    processes,
+    serving,
+    studies,
+    thresholds,
+    trials,
+    versions,
+)
 
 app = typer.Typer(
     name="simplenet",
@@ -34,7 +44,7 @@ def main(
         os.environ["SIMPLENET_HOME"] = str(home.expanduser().absolute())
 
 
-for subject in (processes, datasets, versions, studies, trials, models, benchmark, serving):
+for subject in (processes, datasets, versions, studies, trials, models, benchmark, serving, thresholds):
     subject.register(app)
 
 if __name__ == "__main__":

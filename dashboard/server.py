@@ -49,7 +49,7 @@ def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
     import streamlit
     from streamlit.web import bootstrap
 
-    from dashboard import downloads, thumbnails, uploads
+    from dashboard import downloads, maps, thumbnails, uploads
     from tuning import packaging, predictor  # noqa: F401
 
     # uvicorn closes everything, then raises the signals again for whoever handles them besides.
@@ -59,7 +59,8 @@ def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     options = streamlit_options(flags)
     bootstrap.load_config_options(options)  # routes lie below server.baseUrlPath
-    routes = [*uploads.routes(settings), *thumbnails.routes(settings), *downloads.routes(settings)]
+    answering = (uploads, thumbnails, downloads, maps)
+    routes = [route for module in answering for route in module.routes(settings)]
     app = streamlit.App(script, routes=routes, lifespan=_ending)
     send_at_once()
     app.run(config=options)

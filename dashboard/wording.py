@@ -150,6 +150,19 @@ def estimate(found: "Estimate") -> str:
     )
 
 
+def threshold_source(source: str, parameters: Mapping[str, Any]) -> str:
+    """How a threshold was chosen: 'at most 2 % false rejects, by 40 calibration pictures'."""
+    if source == "cost":
+        costs = f"an escape {parameters['escape_cost']:g}, a false reject {parameters['false_reject_cost']:g}"
+        return f"least cost: {costs}, {100 * parameters['defect_rate']:g} % defects"
+    if source == "f1":
+        return "highest F1 on validation"
+    if "rate" in parameters:
+        pictures = plural(parameters["pictures"], "calibration picture")
+        return f"at most {100 * parameters['rate']:.3g} % false rejects, by {pictures}"
+    return "set on the calibration pictures" if source == "calibration" else "chosen by hand"
+
+
 def knob(name: str) -> str:
     """A setting's name as a label: 'patch_size' → 'Patch size'."""
     return name.replace("_", " ").capitalize()

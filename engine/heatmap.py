@@ -19,18 +19,37 @@ THRESHOLD_POSITION = 0.5  # where on the colour bar the threshold sits, for ever
 VISIBLE_FROM = 0.2  # normal pixels scatter below it; tinting all of them would hide the picture for nothing
 TRUTH_RGB = (230, 0, 126)  # theme.TRUTH
 
-# Position on the bar, red, green, blue. Two stops share the threshold's position: the change of hue there is sharp.
-_STOPS = np.array(
-    [
+BLUE_ORANGE, VIOLET_YELLOW, GREYS = "blue and orange", "violet and yellow", "greys"
+# Position on the bar, red, green, blue. Two stops share the threshold's position: the change of colour there is sharp.
+# Each rises in lightness all the way, and leaps at the threshold in a pair of hues that all kinds of colour blindness
+# tell apart; the last one needs no hue at all.
+_STOPS = {
+    BLUE_ORANGE: (
         (0.00, 16, 18, 62),
         (0.25, 28, 62, 130),
         (THRESHOLD_POSITION, 84, 138, 190),
         (THRESHOLD_POSITION, 238, 128, 26),
         (0.75, 250, 190, 66),
         (1.00, 255, 248, 205),
-    ],
-    dtype=np.float64,
-)
+    ),
+    VIOLET_YELLOW: (
+        (0.00, 28, 8, 56),
+        (0.25, 72, 30, 122),
+        (THRESHOLD_POSITION, 132, 84, 176),
+        (THRESHOLD_POSITION, 214, 182, 0),
+        (0.75, 244, 220, 92),
+        (1.00, 255, 252, 214),
+    ),
+    GREYS: (
+        (0.00, 8, 8, 8),
+        (0.25, 44, 44, 44),
+        (THRESHOLD_POSITION, 92, 92, 92),
+        (THRESHOLD_POSITION, 186, 186, 186),
+        (0.75, 224, 224, 224),
+        (1.00, 255, 255, 255),
+    ),
+}
+PALETTES = tuple(_STOPS)  # the first is used wherever nobody chooses
 
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -68,16 +87,26 @@ def positions(anomaly_map: Map, scale: Scale) -> NDArray[np.float64]:
     return np.interp(anomaly_map, levels, [0.0, THRESHOLD_POSITION, 1.0])
 
 
-def colours(places: NDArray[np.float64]) -> Pixels:
-    """Colours of places on the bar: (…,) in 0..1 → (…, 3) RGB; a place at the threshold is orange already."""
+def colours(places: NDArray[np.float64], palette: str = BLUE_ORANGE) -> Pixels:
+    """Colours of places on the bar: (…,) in 0..1 → (…, 3) RGB; a place at the threshold is of the upper half already.
+
+    Args:
+        palette: one of PALETTES.
+    """
     below = places < THRESHOLD_POSITION
+    of_palette = np.array(_STOPS[palette], dtype=np.float64)
     halves = []
-    for half in (_STOPS[:3], _STOPS[3:]):
+    for half in (of_palette[:3], of_palette[3:]):
         halves.append(
             np.stack([np.interp(places, half[:, 0], half[:, channel]) for channel in (1, 2, 3)], axis=-1)
         )
     mixed = np.where(below[..., None], halves[0], halves[1])
     return np.rint(mixed).astype(np.uint8)
+
+
+def stops(palette: str) -> list[list[float]]:
+    """Position, red, green and blue of a palette's stops, for whoever draws the same colours elsewhere."""
+    return [list(stop) for stop in _STOPS[palette]]
 
 
 def coverage(places: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,7 +115,9 @@ def coverage(places: NDArray[np.float64]) -> NDArray[np.float64]:
     return rising * rising * (3 - 2 * rising)
 
 
-def overlay(image: Pixels, anomaly_map: Map, calibration: Scale, opacity: float) -> Image.Image:
+def overlay(
+    image: Pixels, anomaly_map: Map, calibration: Scale, opacity: float, palette: str = BLUE_ORANGE
+) -> Image.Image:
     """Lay the heatmap over its picture.
 
     Args:
@@ -94,6 +125,7 @@ def overlay(image: Pixels, anomaly_map: Map, calibration: Scale, opacity: float)
         anomaly_map: (H, W), in the picture's own pixels.
         calibration: the model's scale.
         opacity: 0 shows the picture alone, 1 hides it wherever the map reaches the threshold.
+        palette: one of PALETTES.
     Returns:
         RGB picture of W × H pixels.
     Raises:
@@ -102,7 +134,7 @@ def overlay(image: Pixels, anomaly_map: Map, calibration: Scale, opacity: float)
     _same_size(image, anomaly_map, "anomaly map")
     places = positions(anomaly_map, calibration)
     alpha = (float(np.clip(opacity, 0.0, 1.0)) * coverage(places))[..., None]
-    blended = image * (1 - alpha) + colours(places) * alpha
+    blended = image * (1 - alpha) + colours(places, palette) * alpha
     return Image.fromarray(np.rint(blended).astype(np.uint8))
 
 

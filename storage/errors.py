@@ -108,6 +108,10 @@ class NotChampion(StorageError):
     """The model to withdraw does not serve, or another one does by now."""
 
 
+class OperatingPointNotFound(StorageError):
+    """The model has no operating point of this id."""
+
+
 class TrackingError(StorageError):
     """MLflow refused or could not be reached."""
 

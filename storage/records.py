@@ -278,6 +278,52 @@ class Model:
     promoted_at: datetime | None  # last promotion
 
 
+class ThresholdSource(StrEnum):
+    """How a model's threshold was chosen."""
+
+    CALIBRATION = "calibration"
+    """By the study that made the model, on its calibration pictures."""
+    FALSE_REJECT = "false_reject"
+    """By a wanted false-reject rate, on the calibration pictures."""
+    COST = "cost"
+    """By what an escape and a false reject cost, on the validation pictures."""
+    F1 = "f1"
+    """By the highest F1 on the validation pictures."""
+    VALUE = "value"
+    """By a person, as a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """The threshold that a model decides with from a moment on; the newest one counts."""
+
+    id: int | None  # None for what the model was made with, while nobody has chosen another one
+    model_id: int
+    threshold: float  # a picture with a higher score is rejected
+    source: ThresholdSource
+    parameters: Mapping[str, Any]  # what was wished: a rate, costs and a defect rate
+    figures: Mapping[str, Any]  # what followed of it for known pictures when it was set, by role
+    who: str
+    why: str
+    created_at: datetime
+    restores_id: int | None  # the earlier point that it went back to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """A person's word on a picture: that the part on it is fine, or that it has a defect."""
+
+    id: int
+    pixel_digest: str
+    label: Label
+    model_id: int | None  # whose heatmap the person looked at
+    before: Edit | None  # the correction that waited before
+    after: Edit | None  # the one that waited afterwards; None where the picture was labelled so already
+    who: str
+    created_at: datetime
+    version_id: int | None  # of the dataset, that it became part of; None while it can be undone
+
+
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
     """A change of champion: who, when, why, and what it replaced."""

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from storage.records import Label, ModelState, Role, StudyState, Wanted
+from storage.records import Label, ModelState, Role, StudyState, ThresholdSource, Wanted
 
 DIGEST_LENGTH = 64  # SHA-256 in hex
 NAME_LENGTH = 63  # of a dataset: what a DNS label and an MLflow model name allow
@@ -96,6 +96,7 @@ class Base(DeclarativeBase):
         StudyState: _enum(StudyState, "state"),
         Wanted: _enum(Wanted, "wanted"),
         ModelState: _enum(ModelState, "state"),
+        ThresholdSource: _enum(ThresholdSource, "source"),
     }
 
 
@@ -406,3 +407,39 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class OperatingPointRow(Base):
+    """A threshold chosen for a model, kept for ever; the newest one of a model counts."""
+
+    __tablename__ = "operating_points"
+    __table_args__ = _IDS_ARE_NEVER_REUSED
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    threshold: Mapped[float]
+    source: Mapped[ThresholdSource]
+    parameters: Mapped[dict[str, Any]]
+    figures: Mapped[dict[str, Any]]
+    restores_id: Mapped[int | None] = mapped_column(ForeignKey("operating_points.id"))
+    who: Mapped[str] = mapped_column(Text)
+    why: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class ReviewRow(Base):
+    """What a person said of a picture while looking at heatmaps."""
+
+    __tablename__ = "reviews"
+    __table_args__ = _IDS_ARE_NEVER_REUSED
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    pixel_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    label: Mapped[Label]
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"))
+    before: Mapped[dict[str, Any]]  # the waiting correction before, empty for none
+    after: Mapped[dict[str, Any]]  # and afterwards
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_versions.id"))
+    who: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]

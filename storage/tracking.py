@@ -354,6 +354,12 @@ class Tracking:
             )
             return int(version.version)
 
+    def tag_version(self, dataset_name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a registered version."""
+        with _refusals(f"tag version {version} of", dataset_name):
+            for key, value in tags.items():
+                self.client.set_model_version_tag(dataset_name, str(version), key, value)
+
     def set_champion(self, dataset_name: str, version: int) -> None:
         """Point the alias `champion` at a version: a promotion's last step, so a crash leaves the old one serving."""
         with _refusals(f"promote version {version} of", dataset_name):

@@ -199,14 +199,9 @@ def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, 
         TrackingError: MLflow can't be reached; the version is recorded as champion, MLflow still serves the old one.
     """
     from tuning.champion import promote_model
+    from tuning.predictor import chosen_model
 
-    with workspace.session() as session:
-        datasets.get_dataset(session, dataset_name)
-        known = models.list_models(session, dataset_name)
-    model = next((model for model in known if model.version == version), None)
-    if model is None:
-        have = ", ".join(str(model.version) for model in known) or "none: run a study first"
-        raise ModelNotFound(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
+    model = chosen_model(workspace, dataset_name, version)
     return promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from engine.masks import encode_mask, fit_mask, read_mask
 from storage import datasets, edits
 from storage.records import Edit, ImageRecord, Label, now
-from storage.workspace import Workspace
+from storage.workspace import Session, Workspace
 from tuning.errors import BadPicture, PictureNotFound
 from tuning.ingest import as_new
 from tuning.versions import edited
@@ -22,25 +22,29 @@ def put(workspace: Workspace, name: str, wanted: Sequence[Edit], *, who: str) ->
         BadEdit: a correction contradicts itself or its picture; nothing is added then.
     """
     with workspace.session() as session:
-        # What leads nowhere is judged by the latest version, so nobody may make another one meanwhile.
-        datasets.lock_dataset(session, datasets.get_dataset(session, name).id)
-        version = datasets.latest_version(session, name)
-        images = {image.pixel_digest: as_new(image) for image in datasets.list_images(session, version.id)}
-        for edit in wanted:
-            if edit.pixel_digest not in images:
-                raise PictureNotFound(
-                    f"Picture {edit.pixel_digest[:12]} is not in version {version.number} of dataset '{name}'; "
-                    "only pictures of the latest version can be corrected. Look at that version."
-                )
-        of = {edit.pixel_digest for edit in wanted}
-        before = {edit for edit in edits.list_edits(session, name) if edit.pixel_digest in of}
-        edits.put_edits(session, name, wanted, who=who, now=now())
-        after = {edit for edit in edits.list_edits(session, name) if edit.pixel_digest in of}
-        idle = {
-            edit for edit in after if edited(images[edit.pixel_digest], edit) == images[edit.pixel_digest]
-        }
-        edits.discard_edits(session, name, [edit.pixel_digest for edit in idle])
-        return len({edit.pixel_digest for edit in before ^ (after - idle)})
+        return put_in(session, name, wanted, who=who)
+
+
+def put_in(session: Session, name: str, wanted: Sequence[Edit], *, who: str) -> int:
+    """As `put`, in a transaction that does more than that."""
+    # What leads nowhere is judged by the latest version, so nobody may make another one meanwhile.
+    datasets.lock_dataset(session, datasets.get_dataset(session, name).id)
+    version = datasets.latest_version(session, name)
+    of = {edit.pixel_digest for edit in wanted}
+    found = datasets.find_images(session, version.id, of)
+    images = {digest: as_new(image) for digest, image in found.items()}
+    for edit in wanted:
+        if edit.pixel_digest not in images:
+            raise PictureNotFound(
+                f"Picture {edit.pixel_digest[:12]} is not in version {version.number} of dataset '{name}'; "
+                "only pictures of the latest version can be corrected. Look at that version."
+            )
+    before = {edit for edit in edits.list_edits(session, name) if edit.pixel_digest in of}
+    edits.put_edits(session, name, wanted, who=who, now=now())
+    after = {edit for edit in edits.list_edits(session, name) if edit.pixel_digest in of}
+    idle = {edit for edit in after if edited(images[edit.pixel_digest], edit) == images[edit.pixel_digest]}
+    edits.discard_edits(session, name, [edit.pixel_digest for edit in idle])
+    return len({edit.pixel_digest for edit in before ^ (after - idle)})
 
 
 def relabelled(images: Iterable[ImageRecord], label: Label, defect_type: str | None = None) -> list[Edit]:

@@ -65,6 +65,10 @@ class NoChampion(TuningError):
     """A dataset has no champion yet."""
 
 
+class BadOperatingPoint(TuningError):
+    """A threshold can't be set as asked."""
+
+
 class NoCompletedTrial(TuningError):
     """A study ended without one completed trial to choose from."""
 

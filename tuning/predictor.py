@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,38 @@ from engine.calibration import Calibration
 from engine.checkpoint import load
 from engine.errors import BadImage
 from engine.images import decode
-from engine.scoring import Detector, Scored
+from engine.scoring import Detector
 from storage import datasets, models
+from storage.errors import ModelNotFound
 from storage.records import ImageRecord, Model
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning import serving_client
 from tuning.errors import NoChampion
 from tuning.map_cache import map_cache
+from tuning.operating_points import threshold_of
 
 # What can compute the scores of files, with its precision: the champion was judged by torch in fp32.
 RUNTIMES = {"torch": "fp32", "openvino": "fp32", "openvino-bf16": "bf16"}
+
+
+class StoredPicture(Protocol):
+    """A picture whose bytes lie in the store, whether or not a dataset holds it; an `ImageRecord` is one."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the file's bytes: the key of its blob."""
+        ...
+
+    @property
+    def pixel_digest(self) -> str:
+        """SHA-256 (hex) of shape and pixels: the name of its map in the cache."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +93,30 @@ def champion(workspace: Workspace, dataset_name: str) -> Model:
     return found
 
 
+def chosen_model(workspace: Workspace, dataset_name: str, version: int | None) -> Model:
+    """The dataset's model of this version; its champion for None.
+
+    Raises:
+        DatasetNotFound, ModelNotFound: there is no such dataset or version.
+        NoChampion: none was named, and the dataset has no champion.
+    """
+    if version is None:
+        return champion(workspace, dataset_name)
+    with workspace.session() as session:
+        datasets.get_dataset(session, dataset_name)
+        known = models.list_models(session, dataset_name)
+    found = next((model for model in known if model.version == version), None)
+    if found is None:
+        have = ", ".join(str(model.version) for model in known) or "none: run a study first"
+        raise ModelNotFound(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
+    return found
+
+
 def calibration_of(model: Model) -> Calibration:
-    """Threshold and absolute colour scale of a model, without loading its weights."""
+    """Absolute colour scale of a model, and the threshold it was made with, without loading its weights.
+
+    What decides by now tells `tuning.operating_points.threshold_of`.
+    """
     return Calibration.from_json(model.figures["calibration"])
 
 
@@ -92,17 +136,11 @@ def score_images(
 
     The model server computes what is not cached, where it runs and serves this model; else the model is loaded here.
     """
-    cache = map_cache(workspace, model)
-    threshold = calibration_of(model).threshold
+    threshold = threshold_of(workspace, model)
     for done, image in enumerate(images):
         if progress is not None:
             progress(done, len(images), image.name)
-        kept = cache.get(image.pixel_digest)
-        if kept is None:
-            scored = _score_image(workspace, model, image)
-            cache.put(image.pixel_digest, scored.score, scored.anomaly_map)
-            kept = scored.score, scored.anomaly_map
-        score, anomaly_map = kept
+        score, anomaly_map = map_of(workspace, model, image)
         yield ScoredImage(
             image=image, score=score, decision=decision(score, threshold), anomaly_map=anomaly_map
         )
@@ -110,10 +148,23 @@ def score_images(
         progress(len(images), len(images), "done")
 
 
-def _score_image(workspace: Workspace, model: Model, image: ImageRecord) -> Scored:
-    data = workspace.blobs.get(image.digest)
-    served = serving_client.score(workspace.settings, model, data)
-    return served or detector(workspace, model).score([decode(data, image.name)])[0]
+def map_of(workspace: Workspace, model: Model, image: StoredPicture) -> tuple[float, NDArray[np.float32]]:
+    """Score and (H, W) anomaly map of a picture in the store, from the cache where it was scored before.
+
+    Raises:
+        BlobMissing: the picture is not in the store.
+    """
+    cache = map_cache(workspace, model)
+    kept = cache.get(image.pixel_digest)
+    if kept is None:
+        data = workspace.blobs.get(image.digest)
+        # The model server computes it where it runs and serves this model; else the model is loaded here.
+        scored = serving_client.score(workspace.settings, model, data)
+        if scored is None:
+            scored = detector(workspace, model).score([decode(data, image.name)])[0]
+        cache.put(image.pixel_digest, scored.score, scored.anomaly_map)
+        kept = scored.score, scored.anomaly_map
+    return kept
 
 
 def score_files(
@@ -136,7 +187,7 @@ def score_files(
     loaded = (
         detector(workspace, model) if runtime == "torch" else _compiled(workspace, model, RUNTIMES[runtime])
     )
-    threshold = calibration_of(model).threshold
+    threshold = threshold_of(workspace, model)
     for done, path in enumerate(paths):
         if progress is not None:
             progress(done, len(paths), path.name)

@@ -9,6 +9,7 @@ from storage.edits import discard_edits, list_edits
 from storage.errors import BadEdit
 from storage.events import record_event
 from storage.records import DatasetVersion, Edit, ImageRecord, Label, NewImage, Role, now
+from storage.reviews import settle_reviews
 from storage.roles import RoleInput, assign_roles
 from storage.workspace import Workspace
 from tuning.errors import BadDataset
@@ -117,6 +118,7 @@ def save_edits(workspace: Workspace, name: str, *, who: str, after: int | None =
             who=who,
         )
         discard_edits(session, name)
+        settle_reviews(session, version.dataset_id, version.id, former.keys())
         if version.number > latest.number:
             what = f"made version {version.number}: {change}"
             record_event(session, version.dataset_id, what, who=who, now=now())

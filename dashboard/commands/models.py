@@ -211,8 +211,8 @@ def _write_overlays(
     Two passes over the pictures, the second from the cache: the names need all scores, and the maps may not fit in
     memory.
     """
-    from dashboard.scales import scale_of
     from tuning import predictor
+    from tuning.operating_points import threshold_of
 
     with reporting.progress_bar("Scoring") as progress:
         scores = {
@@ -222,7 +222,7 @@ def _write_overlays(
     ordered = sorted(images, key=lambda image: image.name)
     if sort_by is SortBy.SCORE:
         ordered.sort(key=lambda image: -scores[image.id])
-    scale = scale_of(model)
+    threshold = threshold_of(workspace, model)
     rows: list[dict[str, Any]] = []
     with reporting.progress_bar("Drawing") as progress:
         for item in predictor.score_images(workspace, model, ordered, progress=progress):
@@ -239,7 +239,7 @@ def _write_overlays(
                     "file": file_name,
                     "image": item.image.name,
                     "score": item.score,
-                    "threshold": scale.threshold,
+                    "threshold": threshold,
                     "decision": item.decision,
                     "label": item.image.label.value,
                     "defect_type": item.image.defect_type,

@@ -1,7 +1,8 @@
 """Choosing a dataset on a page; the address of the page holds the choice, so that it can be reloaded and sent."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -12,14 +13,22 @@ from storage.errors import DatasetNotFound
 REMEMBERED = "chosen dataset"  # in the session: the default of the pages that come after
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 def dataset(
-    names: Sequence[str], *, clears: Sequence[str] = (), width: int | Literal["stretch"] = 280
+    names: Sequence[str],
+    *,
+    clears: Sequence[str] = (),
+    resets: Mapping[str, Any] = NOTHING,
+    width: int | Literal["stretch"] = 280,
 ) -> str:
     """A select box of datasets; answers the chosen name.
 
     Args:
         names: at least one.
         clears: parameters of the address that mean nothing for another dataset.
+        resets: keys of widgets that hold a parameter of the address themselves, with what they go back to.
         width: of the box, pixels.
     Raises:
         DatasetNotFound: the address names an unknown dataset; the box is drawn all the same.
@@ -42,6 +51,9 @@ def dataset(
         st.query_params["dataset"] = st.session_state[key]
         for parameter in clears:
             st.query_params.pop(parameter, None)
+        for widget, value in resets.items():
+            if widget in st.session_state:
+                st.session_state[widget] = value
 
     chosen = st.selectbox(
         "Dataset",

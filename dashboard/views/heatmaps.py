@@ -1,115 +1,238 @@
-"""Heatmaps: what the champion sees on the test pictures, beside the pictures and their ground truth."""
+"""Heatmaps: pictures with what models see on them, browsed, judged and marked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import streamlit as st
 
-from dashboard import cached, charts, incidents, scored
-from dashboard.components import choosing, legend, look
+from dashboard import cached, maps, scored, shots
+from dashboard.components import choosing, look
 from dashboard.components.gallery import Tile, gallery
-from dashboard.scales import scale_of, seen_by
-from dashboard.scored import Order, ScoredPicture, Show
+from dashboard.components.viewer import viewer
+from dashboard.scored import Judge, Order, Picture, ScoredPicture, Show
+from dashboard.sections import marking, scoring, threshold
+from dashboard.sections.threshold import EVERY
 from dashboard.session import workspace
-from dashboard.thumbnails import data_url, shrunk
 from dashboard.views import DATASETS, STUDIES
 from dashboard.wording import number, plain, plural
-from engine import heatmap
-from engine.images import decode_mask
-from storage import datasets, models
-from storage.records import ImageRecord, Model, Role
+from storage import datasets, models, operating_points, reviews
+from storage.records import DatasetVersion, Label, Model, ModelState, OperatingPoint, Review, Role
+from tuning.scoring import ADDED, UPLOADED, pictures_of
+from tuning.uploaded import list_sets
 
 PAGE_SIZE = 24
-TILE_OPACITY = 0.6
-EVERY = "all types"
+AROUND = 40  # neighbours on either side that the viewer knows
+CHAMPION = "champion"
+MOST_BESIDE = 3  # models beside the first
+CLEARED = ("image", "at")  # what means nothing for another dataset
+RESET = {"defect": EVERY, "model": CHAMPION, "beside": [], "of": Role.TEST.value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the page shows: which pictures under which models."""
+
+    name: str  # of the dataset
+    latest: DatasetVersion
+    model: Model
+    beside: tuple[Model, ...]
+    point: OperatingPoint
+    preview: float | None  # a threshold that is tried out, and saved nowhere
+    which: str  # a role, `ADDED`, or `UPLOADED` with an id
+    said: Mapping[str, Review]  # by pixel digest
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (self.model, *self.beside)
+
+    @property
+    def uploaded(self) -> bool:
+        return self.which.startswith(UPLOADED)
 
 
 def show() -> None:
     """Draw the page."""
     with workspace().session() as session:
         names = [dataset.name for dataset in datasets.list_datasets(session)]
-        champions = {model.dataset_name: model for name in names if (model := models.champion(session, name))}
+        having = {model.dataset_name for model in models.list_models(session)}
     if not names:
         choosing.none_yet("No heatmaps yet", "They come with a dataset and its first study.")
         st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
         return
     with look.top("Heatmaps"):
-        name = choosing.dataset(_with_champions_first(names, champions), clears=["image", "defect"])
-    model = champions.get(name)
-    if model is None:
-        _no_champion(name)
+        ordered = sorted(names, key=lambda name: name not in having)
+        name = choosing.dataset(ordered, clears=CLEARED, resets=RESET, width=220)
+        if name in having:
+            model, beside = _models(name)
+    if name not in having:
+        _no_model(name)
         return
-    pictures = _pictures(model)
-    if not pictures:
+    shown = _shown(name, model, beside)
+    pictures = _scored(shown)
+    if pictures is None:  # they are being scored
+        return
+    if pictures:
+        _browse(shown, pictures)
+    else:
         st.info(
-            f"Dataset {name} has no test pictures. Ingest some under test/ and run a study.",
+            f"There is no {plain(_words(shown))} picture of {plain(name)}. Choose others above, or add some on page "
+            "Datasets.",
             icon=":material/info:",
         )
-        return
-    _browse(model, pictures)
+    threshold.show(shown.model, shown.point, shown.latest, shown.preview)
 
 
-def _with_champions_first(names: Sequence[str], champions: dict[str, Model]) -> list[str]:
-    return sorted(names, key=lambda name: name not in champions)
-
-
-def _no_champion(name: str) -> None:
+def _no_model(name: str) -> None:
     choosing.none_yet(
-        "No champion yet", f"Heatmaps are drawn by a dataset's champion; a study of {escape(name)} finds one."
+        "No champion yet", f"Heatmaps are drawn by a dataset's models; a study of {escape(name)} finds one."
     )
     if st.button("New study", type="primary", icon=":material/add:"):
         st.switch_page(STUDIES, query_params={"dataset": name, "new": "1"})
 
 
-def _pictures(model: Model) -> list[ScoredPicture]:
-    """All test pictures with their scores; those not scored yet are scored now, with a progress bar."""
-    known = cached.scores_by_model()
-    if model.id not in known:
-        images = [image for image in cached.images(model.dataset_version_id) if image.role is Role.TEST]
-        found, missing = scored.scored_pictures(workspace(), model, images)
-        if missing:
-            _score(model, missing)
-            found, _ = scored.scored_pictures(workspace(), model, images)
-        known[model.id] = found
-    return known[model.id]
+def _models(name: str) -> tuple[Model, tuple[Model, ...]]:
+    """Choose the model that looks at the pictures, and those beside it."""
+    with workspace().session() as session:
+        known = {f"version {model.version}": model for model in models.list_models(session, name)}
+    champion = next((model for model in known.values() if model.state is ModelState.CHAMPION), None)
+    options = [*([CHAMPION] if champion else []), *known]
+    first = st.selectbox(
+        "Model",
+        options,
+        key="model",
+        bind="query-params",
+        label_visibility="collapsed",
+        width=140,
+        help="Which model looks at the pictures.",
+    )
+    model = champion if first == CHAMPION and champion else known[first]
+    others = [title for title, other in known.items() if other.id != model.id]
+    chosen = st.multiselect(
+        "Beside",
+        others,
+        key="beside",
+        bind="query-params",
+        max_selections=MOST_BESIDE,
+        placeholder="compare with …",
+        label_visibility="collapsed",
+        width=220,
+        disabled=not others,
+    )
+    return model, tuple(known[title] for title in chosen)
 
 
-def _score(model: Model, images: Sequence[ImageRecord]) -> None:
-    from tuning.predictor import score_images
+def _shown(name: str, model: Model, beside: tuple[Model, ...]) -> Shown:
+    with workspace().session() as session:
+        latest = datasets.latest_version(session, name)
+        point = operating_points.current(session, model)
+        said = reviews.list_reviews(session, name)
+    return Shown(
+        name=name,
+        latest=latest,
+        model=model,
+        beside=beside,
+        point=point,
+        preview=threshold.preview(),
+        which=_which(model, latest),
+        said=said,
+    )
 
-    bar = st.progress(0.0, "Loading the champion")
-    for done, _ in enumerate(score_images(workspace(), model, images), start=1):
-        bar.progress(done / len(images), f"Scoring picture {done} of {len(images)}")
-    bar.empty()
+
+def _which(model: Model, latest: DatasetVersion) -> str:
+    """Choose whose pictures are looked at."""
+    by_role = cached.pictures_by_role(model, model.id, latest.id)
+    roles = [Role.TEST, Role.VALIDATION, Role.CALIBRATION, Role.TRAIN]
+    options = {role.value: role.value for role in roles}  # by what the address calls them, and people read
+    if by_role[ADDED]:
+        options["added since"] = ADDED
+    for set_id, title in list_sets(workspace(), model):
+        options[f"{title} · {set_id}"] = f"{UPLOADED}{set_id}"
+    chosen = st.segmented_control(
+        "Pictures",
+        list(options),
+        default=next((role.value for role in roles if by_role[role.value]), Role.TEST.value),
+        key="of",
+        bind="query-params",
+        required=True,
+        label_visibility="collapsed",
+    )
+    return options[str(chosen)]
 
 
-def _browse(model: Model, pictures: Sequence[ScoredPicture]) -> None:
-    _summary(model, pictures)
-    listed = _filtered(model, pictures)
-    current = _current(listed)
-    if current is None:
+def _pictures(shown: Shown) -> Sequence[Picture]:
+    if shown.uploaded:
+        return pictures_of(workspace(), shown.model, shown.which)
+    return cached.pictures_by_role(shown.model, shown.model.id, shown.latest.id)[shown.which]
+
+
+def _scored(shown: Shown) -> list[ScoredPicture] | None:
+    """The pictures with their scores under all models; None while they are being scored."""
+    pictures = _pictures(shown)
+    scores = [scoring.scores(model, pictures, shown.which) for model in shown.models]
+    if any(of is None for of in scores):
+        return None
+    judges = _judges(shown)
+    beside = [(judge, of) for judge, of in zip(judges[1:], scores[1:], strict=True) if of is not None]
+    return scored.scored_pictures(pictures, judges[0], scores[0] or {}, beside)
+
+
+def _judges(shown: Shown) -> list[Judge]:
+    with workspace().session() as session:
+        beside = [
+            scored.judge(model, operating_points.current(session, model).threshold) for model in shown.beside
+        ]
+    tried = shown.point.threshold if shown.preview is None else shown.preview
+    return [scored.judge(shown.model, tried), *beside]
+
+
+def _browse(shown: Shown, pictures: Sequence[ScoredPicture]) -> None:
+    _summary(shown, pictures)
+    listed = _filtered(shown, pictures)
+    if not listed:
         st.info("No picture fits this filter. Choose “all”.", icon=":material/filter_alt_off:")
         return
+    current = _current(listed)
     left, right = st.columns([4, 8], gap="large")
     with left:
-        _grid(model, listed, current)
+        _grid(shown, listed, current)
     with right, st.container(key="large"):
-        _large(model, listed, current, pictures)
+        _large(shown, listed, current)
+        marking.show(
+            shown.name,
+            shown.latest,
+            shown.model,
+            current,
+            pictures=[picture.image for picture in pictures] if shown.uploaded else None,
+            said=shown.said,
+        )
 
 
-def _summary(model: Model, pictures: Sequence[ScoredPicture]) -> None:
-    outcomes = [picture.outcome.value for picture in pictures]
+def _words(shown: Shown) -> str:
+    if shown.uploaded:
+        return "uploaded"
+    return "newly added" if shown.which == ADDED else shown.which
+
+
+def _summary(shown: Shown, pictures: Sequence[ScoredPicture]) -> None:
+    outcomes = [picture.outcome.value for picture in pictures if picture.outcome]
     false_rejects, escapes = outcomes.count("false reject"), outcomes.count("escape")
     normal = outcomes.count("accepted") + false_rejects
-    rate = scale_of(model).false_reject_rate
-    promise = f", set so that at most {100 * rate:.3g} % of normal parts are rejected" if rate else ""
-    parts = [
-        look.note(f"champion · version {model.version}"),
-        f"<span>{plural(normal, 'normal picture')}: <b>{plural(false_rejects, 'false reject')}</b></span>",
-        f"<span>{plural(len(outcomes) - normal, 'anomalous picture')}: <b>{plural(escapes, 'escape')}</b></span>",
-        f'<span class="sn-muted">threshold {number(scale_of(model).threshold)}{promise}</span>',
-    ]
-    if (model.figures["test"] or {}).get("synthetic"):
+    parts = [look.note(f"{shown.model.state.value} · version {shown.model.version}")]
+    if outcomes:
+        parts += [
+            f"<span>{plural(normal, 'normal picture')}: <b>{plural(false_rejects, 'false reject')}</b></span>",
+            f"<span>{plural(len(outcomes) - normal, 'anomalous picture')}: "
+            f"<b>{plural(escapes, 'escape')}</b></span>",
+        ]
+    else:
+        rejects = sum(picture.decision == "reject" for picture in pictures)
+        parts.append(f"<span>{plural(len(pictures), 'picture')}: <b>{plural(rejects, 'reject')}</b></span>")
+    if shown.preview is None:
+        parts.append(f'<span class="sn-muted">{escape(threshold.sentence(shown.point))}</span>')
+    figures = shown.model.figures["test"] or {}
+    if shown.which == Role.TEST.value and figures.get("synthetic"):
         parts.append(
             look.note(
                 "synthetic test",
@@ -117,10 +240,13 @@ def _summary(model: Model, pictures: Sequence[ScoredPicture]) -> None:
             )
         )
     look.line(*parts)
+    if shown.preview is not None:
+        threshold.previewed(shown.preview, shown.point)
 
 
-def _filtered(model: Model, pictures: Sequence[ScoredPicture]) -> list[ScoredPicture]:
+def _filtered(shown: Shown, pictures: Sequence[ScoredPicture]) -> list[ScoredPicture]:
     types = sorted({picture.image.defect_type for picture in pictures if picture.image.defect_type})
+    orders = [item.value for item in Order if item is not Order.DISAGREEMENT or shown.beside]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         show = st.segmented_control(
             "Show",
@@ -130,31 +256,36 @@ def _filtered(model: Model, pictures: Sequence[ScoredPicture]) -> list[ScoredPic
             bind="query-params",
             required=True,
         )
-        kind = st.selectbox("Defect type", [EVERY, *types], key="defect", bind="query-params", width=170)
+        kind = st.selectbox("Defect type", [EVERY, *types], key="defect", bind="query-params", width=150)
         order = st.selectbox(
-            "Sort", [item.value for item in Order], key="sort", bind="query-params", width=230
+            "Sort",
+            orders,
+            key="sort",
+            bind="query-params",
+            width=220,
+            help="Most useful to review: near the threshold (1 at it, 0 one spread away) + decided against the label "
+            "(1) + the share of the compared models that decide otherwise; what was marked comes last. A spread is "
+            "the way from the median calibration score to the threshold that the model was made with.",
         )
     return scored.chosen(
         pictures,
         Show(show),
         Order(order),
         defect_type=None if kind == EVERY else kind,
-        threshold=scale_of(model).threshold,
+        reviewed=shown.said.keys(),
     )
 
 
-def _current(listed: Sequence[ScoredPicture]) -> ScoredPicture | None:
+def _current(listed: Sequence[ScoredPicture]) -> ScoredPicture:
     wanted = st.query_params.get("image")
-    return next(
-        (picture for picture in listed if str(picture.image.id) == wanted), listed[0] if listed else None
-    )
+    return next((picture for picture in listed if str(picture.image.id) == wanted), listed[0])
 
 
 def _choose(image_id: str) -> None:
     st.query_params["image"] = image_id
 
 
-def _grid(model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture) -> None:
+def _grid(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture) -> None:
     pages = max(1, -(-len(listed) // PAGE_SIZE))
     page = listed.index(current) // PAGE_SIZE + 1
     # The page follows the chosen picture: turning it chooses the first picture of the new page.
@@ -163,9 +294,8 @@ def _grid(model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture)
         if turned != page:
             _choose(str(listed[(turned - 1) * PAGE_SIZE].image.id))
             st.rerun()
-    shown = listed[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     gallery(
-        [_tile(model, picture) for picture in shown],
+        [_tile(shown, picture) for picture in listed[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]],
         key="overlays",
         on_pick=_choose,
         selected=str(current.image.id),
@@ -173,99 +303,47 @@ def _grid(model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture)
     )
 
 
-def _tile(model: Model, picture: ScoredPicture) -> Tile:
+def _tile(shown: Shown, picture: ScoredPicture) -> Tile:
+    image = picture.image
+    review = shown.said.get(image.pixel_digest)
+    marked = "" if review is None else "marked: fine" if review.label is Label.NORMAL else "marked: defect"
     return Tile(
-        id=str(picture.image.id),
-        source=_tile_url(model.id, picture.image.digest, picture.image, model),
-        title=f"{picture.image.name}, score {number(picture.score)}",
+        id=str(image.id),
+        source=maps.address(workspace().settings, "tile.jpg", shown.model, image),
+        title=f"{image.name}, score {number(picture.score)}",
         caption=picture.decision,
         detail=number(picture.score, 2),
+        note=marked,
         decision=picture.decision,
         wrong=picture.wrong,
     )
 
 
-@st.cache_data(max_entries=2000, show_spinner=False)
-def _tile_url(model_id: int, digest: str, _image: ImageRecord, _model: Model) -> str:  # noqa: ARG001 (the key)
-    """A small overlay as a data URL; model and picture name it, and neither ever changes."""
-    anomaly_map = scored.anomaly_map(workspace(), _model, _image)
-    pixels = cached.pixels(_image.digest, _image.name)
-    drawn = heatmap.overlay(pixels, anomaly_map, scale_of(_model), TILE_OPACITY)
-    return data_url(shrunk(heatmap.veil(drawn, seen_by(_model, *pixels.shape[:2]))))
-
-
-def _large(
-    model: Model, listed: Sequence[ScoredPicture], current: ScoredPicture, pictures: Sequence[ScoredPicture]
-) -> None:
+def _large(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture) -> None:
     place = listed.index(current)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(plain(current.image.name), width="stretch")
-        _step(listed, place - 1, label="Previous", icon=":material/chevron_left:", shortcut="Left")
-        _step(listed, place + 1, label="Next", icon=":material/chevron_right:", shortcut="Right")
-    truth = (current.image.defect_type or current.image.label.value).replace("_", " ")
-    parts = [
-        look.decision(current.decision),
-        f'<span class="sn-number">score <b>{number(current.score)}</b></span>',
-        f'<span class="sn-muted">{escape(truth)} · {place + 1} of {len(listed)}</span>',
-    ]
-    if current.wrong:
-        parts.insert(1, look.note(current.wrong))
-    look.line(*parts)
-    st.fragment(_panels)(model, current)
-    points = [
-        charts.ScorePoint(
-            name=picture.image.name,
-            score=picture.score,
-            decision=picture.decision,
-            anomalous=picture.image.label.value == "anomalous",
-        )
-        for picture in pictures
-    ]
-    strip = charts.score_strip(points, scale_of(model).threshold, current.image.name)
-    st.plotly_chart(strip, config=charts.MODE_BAR, key="strip")
+    first = max(0, place - AROUND)
+    window = listed[first : place + AROUND + 1]
+    settings = workspace().settings
+    said = {digest: review.label for digest, review in shown.said.items()}
+    by_id = {str(picture.image.id): picture.image for picture in window}
+    ids = {picture.image.pixel_digest: str(picture.image.id) for picture in listed}
 
+    def on_event(event: Mapping[str, Any]) -> bool:
+        image = by_id.get(str(event.get("id")))
+        return marking.handle(shown.name, shown.model, image, event, uploaded=shown.uploaded, ids=ids)
 
-def _step(listed: Sequence[ScoredPicture], place: int, *, label: str, icon: str, shortcut: str) -> None:
-    """A button, and a key, to the picture before or after."""
-    inside = 0 <= place < len(listed)
-    target = str(listed[place].image.id) if inside else ""
-    st.button(label, icon=icon, shortcut=shortcut, disabled=not inside, on_click=_choose, args=[target])
-
-
-@incidents.guarded
-def _panels(model: Model, current: ScoredPicture) -> None:
-    """The heatmap large, beside it original and ground truth; the slider redraws only these."""
-    image = current.image
-    pixels = cached.pixels(image.digest, image.name)
-    anomaly_map = scored.anomaly_map(workspace(), model, image)
-    control, meaning = st.columns(2, gap="medium", vertical_alignment="bottom")
-    strength = control.slider(
-        "Heatmap opacity", 0, 100, 60, step=5, format="%d %%", key="opacity", bind="query-params"
+    viewer(
+        [shots.shot(settings, picture, shown.models, said) for picture in window],
+        [shots.lens(model, f"version {model.version}") for model in shown.models],
+        key="viewer",
+        current=str(current.image.id),
+        first=first + 1,
+        total=len(listed),
+        types=sorted({picture.image.defect_type for picture in listed if picture.image.defect_type}),
+        marking=True,
+        on_pick=_choose,
+        on_event=on_event,
     )
-    with meaning:
-        legend.show()
-    with st.container(key="panels"):
-        over, side = st.columns([2, 1])
-    seen = seen_by(model, *pixels.shape[:2])
-    drawn = heatmap.veil(heatmap.overlay(pixels, anomaly_map, scale_of(model), strength / 100), seen)
-    over.image(drawn, caption="Heatmap", width="stretch", alt=f"{image.name} with its heatmap")
-    unseen = 1 - pixels[seen].size / pixels.size
-    if unseen > 0:
-        over.caption(
-            f"The grey margin, {100 * unseen:.0f} % of the picture, is cut away by the centre crop: the model never "
-            "sees it. A study with another way to resize sees all."
-        )
-    side.image(pixels, caption="Original", width="stretch", alt=f"{image.name}, original")
-    if image.mask_digest is not None:
-        mask = decode_mask(workspace().blobs.get(image.mask_digest), f"mask of {image.name}")
-        outlined = heatmap.outline(pixels, mask)
-        side.image(
-            outlined, caption="Ground truth", width="stretch", alt=f"{image.name} with its defect outlined"
-        )
-    elif image.label.value == "normal":
-        side.caption("Ground truth: a normal picture, nothing to outline.")
-    else:
-        side.caption("Ground truth: anomalous, nobody has marked where.")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from storage import datasets, models, studies
 from storage.errors import StorageError
 from storage.records import Model, ModelState
 from tuning import queries
+from tuning.operating_points import point_of
 
 
 def show() -> None:
@@ -115,21 +116,15 @@ def _figures(model: Model) -> None:
 
 
 def _operating_point(model: Model) -> list[tuple[str, str]]:
-    calibration = scale_of(model)
-    how = {
-        "false_reject": "set on the calibration pictures",
-        "cost": "of least expected cost",
-        "f1": "of the best F1 on validation",
-    }[calibration.threshold_method.value]
-    pairs = [("Threshold", f"{wording.number(calibration.threshold, 4)}, {how}")]
-    if calibration.false_reject_rate is not None:
-        pictures = wording.plural(calibration.n, "calibration picture")
-        rate = f"at most {100 * calibration.false_reject_rate:.3g} %, by {pictures}"
-        pairs.append(("False rejects", rate))
-    if calibration.note:
+    calibration, point = scale_of(model), point_of(workspace(), model)
+    how = wording.threshold_source(point.source.value, point.parameters)
+    pairs = [("Threshold", f"{wording.number(point.threshold, 4)}, {how}")]
+    if point.id is not None:
+        pairs.append(("Chosen", f"{wording.moment(point.created_at)} by {point.who}: {point.why}"))
+    elif calibration.note:
         pairs.append(("Note", calibration.note))
     for role in ("test", "validation"):
-        figures = model.figures.get(role)
+        figures = point.figures.get(role)
         if figures:
             text = (
                 f"{wording.plural(figures['false_rejects'], 'false reject')} of {figures['normal']}, "

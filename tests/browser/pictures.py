@@ -19,11 +19,12 @@ FLAGS = [
 
 
 def take(address: str, dataset: str, study: str, folder: Path) -> None:
-    """Write home.png, study.png, heatmaps.png and models.png."""
+    """Write home.png, study.png, heatmaps.png, threshold.png and models.png."""
     pages = {
         "home": ("/", ".sn-strip"),
         "study": (f"/studies?dataset={dataset}&study={study}", ".js-plotly-plot"),
-        "heatmaps": (f"/heatmaps?dataset={dataset}", ".js-plotly-plot"),
+        "heatmaps": (f"/heatmaps?dataset={dataset}", ".viewer"),
+        "threshold": (f"/heatmaps?dataset={dataset}", ".viewer"),
         "models": (f"/models?dataset={dataset}", ".sn-facts"),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,11 +35,24 @@ def take(address: str, dataset: str, study: str, folder: Path) -> None:
             page.goto(path)
             page.locator(waits_for).first.wait_for(timeout=60_000)
             page.wait_for_timeout(3000)  # charts and fonts settle
-            _fit(page)
-            page.screenshot(path=folder / f"{name}.png")
+            if name == "threshold":
+                _threshold(page, folder / "threshold.png")
+            else:
+                _fit(page)
+                page.screenshot(path=folder / f"{name}.png")
             _shrink(folder / f"{name}.png")
             page.close()
         browser.close()
+
+
+def _threshold(page: Page, file: Path) -> None:
+    """The threshold panel alone, as it stands for costs."""
+    page.set_viewport_size({"width": WIDTH, "height": 2600})
+    page.get_by_text("false rejects, by").last.click()
+    page.get_by_role("radio", name="costs", exact=True).click()
+    page.get_by_text("least cost").wait_for()
+    page.wait_for_timeout(3000)
+    page.get_by_test_id("stExpander").last.screenshot(path=file)
 
 
 def _fit(page: Page) -> None:

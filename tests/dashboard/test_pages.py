@@ -1,6 +1,5 @@
 """The pages over a real installation: a dataset, a completed study, its champion."""
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from storage.records import Study, StudyState, Wanted
 from storage.workspace import Workspace, open_workspace
 from tuning.commands import launch_study
 from tuning.spec import StudySpec
-from tuning.worker import run_worker
 
 Page = Callable[..., AppTest]
 
@@ -224,14 +222,6 @@ def test_form_offers_the_blocks_of_a_transformer(page: Page, waiting: Workspace,
     assert _studies(waiting)[0].spec["layers"] == [[3], [4], [1, 3], [3, 4], [1, 3, 4]]
 
 
-def test_heatmaps_of_a_model_that_crops_say_what_it_never_sees(page: Page, waiting: Workspace) -> None:
-    spec = StudySpec(trials=1, epochs=1, height=64, width=64, layers=((2, 3),), resize="crop")
-    study = launch_study(waiting, "parts", spec)
-    run_worker(waiting, worker_id="here", stop=threading.Event(), study_id=study.id)
-    app = _clean(page("views/heatmaps.py", dataset="parts"))
-    assert any("23 % of the picture, is cut away" in caption.value for caption in app.caption)
-
-
 def test_form_without_backbone_says_why_and_starts_nothing(
     page: Page, bare_home: Path, make_folder: Callable[..., Path]
 ) -> None:
@@ -302,50 +292,6 @@ def test_failed_study_shows_its_error(page: Page, waiting: Workspace) -> None:
         )
     app = page("views/studies.py", study=study.id)
     assert [error.value for error in app.error] == ["None of the 2 trials completed."]
-
-
-def test_heatmaps_show_picture_heatmap_and_summary(page: Page, studied_home: Path) -> None:
-    app = _clean(page("views/heatmaps.py", dataset="parts"))
-    assert "10 normal pictures" in _html(app)
-    assert [image.proto.imgs[0].caption for image in app.image][:2] == ["Heatmap", "Original"]
-    assert any(button.label == "Next" for button in app.button)
-
-
-def test_next_picture_and_its_address(page: Page, studied_home: Path) -> None:
-    app = _clean(page("views/heatmaps.py", dataset="parts"))
-    first = app.subheader[0].value
-    _button(app, "Next").click().run()
-    second = app.subheader[0].value
-    assert second != first
-    assert "2 of 30" in _html(app)
-    same = _clean(page("views/heatmaps.py", dataset="parts", image=app.query_params["image"]))
-    assert same.subheader[0].value == second
-
-
-def test_filters_leave_what_they_name(page: Page, studied_home: Path) -> None:
-    app = _clean(page("views/heatmaps.py", dataset="parts"))
-    kind = next(box for box in app.selectbox if box.label == "Defect type")
-    kind.set_value("scratch").run()
-    assert "1 of 5" in _html(_clean(app))
-    assert "test/scratch/" in app.subheader[0].value
-
-
-def test_opacity_changes_the_heatmap_and_nothing_else(page: Page, studied_home: Path) -> None:
-    app = _clean(page("views/heatmaps.py", dataset="parts"))
-    before = [image.proto.imgs[0].url for image in app.image]
-    next(slider for slider in app.slider if slider.label == "Heatmap opacity").set_value(0).run()
-    after = [image.proto.imgs[0].url for image in app.image]
-    assert after[0] != before[0]
-    assert after[1:] == before[1:]
-
-
-def test_deleted_maps_are_computed_again(page: Page, studied_home: Path) -> None:
-    import shutil
-
-    shutil.rmtree(studied_home / "maps" / "parts")
-    app = _clean(page("views/heatmaps.py", dataset="parts"))
-    assert "30" in _html(app)
-    assert len(list((studied_home / "maps" / "parts" / "1").glob("*.npz"))) == 30
 
 
 def test_model_page_tells_figures_threshold_lineage_and_how_to_call(page: Page, studied_home: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from dashboard import downloads, thumbnails, tickets, uploads
+from dashboard import downloads, maps, thumbnails, tickets, uploads
 from storage.settings import Settings
 
 START_SECONDS = 120
@@ -75,7 +75,9 @@ class Client:
 def serving(settings: Settings) -> Iterator[Client]:
     """Our routes alone behind a real web server in a thread."""
     app = Starlette(
-        routes=[*uploads.routes(settings), *thumbnails.routes(settings), *downloads.routes(settings)]
+        routes=[
+            route for module in (uploads, thumbnails, downloads, maps) for route in module.routes(settings)
+        ]
     )
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listening:

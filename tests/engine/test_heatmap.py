@@ -10,6 +10,7 @@ from PIL import Image
 from engine.calibration import Calibration
 from engine.errors import ShapeMismatch
 from engine.heatmap import (
+    PALETTES,
     THRESHOLD_POSITION,
     TRUTH_RGB,
     colour_bar,
@@ -71,10 +72,29 @@ def test_threshold_sits_at_one_position_for_every_model(low: float, reach: float
     assert positions(np.array([scale.map_threshold]), scale)[0] == pytest.approx(THRESHOLD_POSITION, abs=1e-6)
 
 
-def test_colours_rise_in_lightness_so_that_order_survives_without_hue() -> None:
-    bar = _luminance(colours(np.linspace(0, 1, 401)))
+@pytest.mark.parametrize("palette", PALETTES)
+def test_colours_rise_in_lightness_so_that_order_survives_without_hue(palette: str) -> None:
+    bar = _luminance(colours(np.linspace(0, 1, 401), palette))
     assert (np.diff(bar) >= -0.3).all()  # rounding to whole colour values
     assert bar[-1] - bar[0] > 180
+
+
+# Linear RGB as people see it who lack one kind of cone, to 2 digits.
+# Source: Machado et al., A physiologically-based model for simulation of colour vision deficiency, IEEE TVCG, 2009.
+COLOUR_BLINDNESS = {
+    "protanopia": ((0.15, 1.05, -0.20), (0.11, 0.79, 0.10), (0.00, -0.05, 1.05)),
+    "deuteranopia": ((0.37, 0.86, -0.23), (0.28, 0.67, 0.05), (-0.01, 0.04, 0.97)),
+    "tritanopia": ((1.26, -0.08, -0.18), (-0.08, 0.93, 0.15), (0.00, 0.69, 0.30)),
+}
+
+
+@pytest.mark.parametrize("palette", PALETTES)
+@pytest.mark.parametrize("kind", COLOUR_BLINDNESS)
+def test_threshold_is_seen_whatever_the_colour_blindness(palette: str, kind: str) -> None:
+    places = np.array([THRESHOLD_POSITION - 1e-6, THRESHOLD_POSITION])
+    linear = (colours(places, palette) / 255.0) ** 2.2
+    below, above = np.clip(linear @ np.array(COLOUR_BLINDNESS[kind]).T, 0, 1) ** (1 / 2.2) * 255
+    assert np.linalg.norm(above - below) > 60
 
 
 def test_colours_turn_from_blue_to_orange_at_the_threshold() -> None:

@@ -24,8 +24,8 @@ from storage.records import Model
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.errors import NoChampion
+from tuning.operating_points import threshold_of
 from tuning.predictor import decision
-from tuning.serving.operating import threshold_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,128 @@
+"""One picture of a list, large, with what models see on it: the browser draws, steps and zooms by itself.
+
+It fetches pictures and maps by address (`dashboard.maps`), the neighbours' ahead, so that the next one stands at once;
+the page is told which picture was reached, and what was said of which.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from engine import heatmap
+
+STATIC = Path(__file__).parents[1] / "static"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """A model that looks at the pictures, and its absolute colour scale."""
+
+    title: str
+    low: float  # level of the dark end
+    threshold: float  # level at which the colour leaps
+    high: float  # level of the bright end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one model sees on a picture."""
+
+    score: float
+    decision: str  # accept, reject
+    wrong: str | None  # "false reject" or "escape"
+    levels: str  # address
+    regions: str  # address
+    files: Mapping[str, str]  # addresses of what can be downloaded, by `dashboard.maps.FILES`
+    view: tuple[int, int, int, int] | None  # top, left, bottom, right of what it sees; None for all of it
+    unseen: int  # percent of the picture that it does not see
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A picture of the list."""
+
+    id: str
+    name: str
+    height: int  # pixels
+    width: int
+    truth: str  # its label, in words
+    type: str | None  # its defect type
+    remark: str  # why there is no ground truth to see; empty where there is one
+    marked: str | None  # what somebody said of it: normal, anomalous
+    screen: str  # address
+    outlines: str | None  # address of its ground truth
+    original: str  # address
+    file: str  # name that the original is saved under
+    seen: tuple[Seen, ...]  # by every lens
+
+
+def viewer(
+    shots: Sequence[Shot],
+    lenses: Sequence[Lens],
+    *,
+    key: str,
+    current: str,
+    first: int,
+    total: int,
+    types: Sequence[str],
+    marking: bool,
+    on_pick: Callable[[str], None],
+    on_event: Callable[[Mapping[str, Any]], bool],
+) -> None:
+    """Draw the picture `current` and let people go through its neighbours.
+
+    Args:
+        shots: `current` and as many of its neighbours as should be reached without the page.
+        lenses: at least one.
+        key: of the widget, unique on the page.
+        first, total: place of the first shot in the whole list, from 1, and the list's length.
+        types: defect types to choose from.
+        marking: whether pictures may be marked.
+        on_pick: called with the id of the picture that was reached.
+        on_event: called once with each thing that was said: `kind` "mark" (with `id`, `label`, `type`, `shapes` and
+            `regions`) or "undo". It answers whether the page has moved to another picture for it.
+    """
+    mount = st.components.v2.component(
+        "simplenet_viewer",
+        html=(STATIC / "viewer.html").read_text(),
+        css=(STATIC / "viewer.css").read_text(),
+        js=(STATIC / "viewer.js").read_text(),
+    )
+    handled: dict[str, Any] = st.session_state.setdefault(f"{key} handled", {"n": 0, "moved": False})
+
+    def picked() -> None:
+        state = st.session_state.get(key)
+        if state is not None and state.get("picked") is not None:
+            on_pick(str(state["picked"]))
+
+    def said() -> None:
+        state = st.session_state.get(key)
+        for event in (state.get("events") if state is not None else None) or ():
+            # The list grows until it is acknowledged; what was handled before is in it again.
+            if isinstance(event, Mapping) and int(event.get("n", 0)) > handled["n"]:
+                handled["n"] = int(event["n"])
+                handled["moved"] = on_event(event)
+
+    mount(
+        key=key,
+        data={
+            "key": key,
+            "shots": [asdict(shot) for shot in shots],
+            "lenses": [asdict(lens) for lens in lenses],
+            "current": current,
+            "first": first,
+            "total": total,
+            "types": list(types),
+            "marking": marking,
+            "acknowledged": handled["n"],
+            "moved": handled["moved"],
+            "palettes": {name: heatmap.stops(name) for name in heatmap.PALETTES},
+            "leap": heatmap.THRESHOLD_POSITION,
+            "visible": heatmap.VISIBLE_FROM,
+        },
+        on_picked_change=picked,
+        on_events_change=said,
+    )
