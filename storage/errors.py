@@ -92,6 +92,10 @@ class AlreadyChampion(StorageError):
     """The model to promote is the champion of its dataset already."""
 
 
+class ChampionChanged(StorageError):
+    """Another model became champion meanwhile; whoever decided must compare with that one first."""
+
+
 class NotChampion(StorageError):
     """The model to withdraw does not serve, or another one does by now."""
 

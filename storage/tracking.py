@@ -191,6 +191,19 @@ class Tracking:
         with _refusals(f"promote version {version} of", dataset_name):
             self.client.set_registered_model_alias(dataset_name, CHAMPION, str(version))
 
+    def champion_version(self, dataset_name: str) -> int | None:
+        """The version that the alias `champion` points at; None where there is no model or no alias."""
+        from mlflow.exceptions import MlflowException
+
+        with _refusals("ask for the champion of", dataset_name):
+            try:
+                aliases = self.client.get_registered_model(dataset_name).aliases
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+            return int(aliases[CHAMPION]) if CHAMPION in aliases else None
+
     def clear_champion(self, dataset_name: str, version: int) -> None:
         """Take the alias `champion` off a version; nothing happens where it is not on it."""
         from mlflow.exceptions import MlflowException

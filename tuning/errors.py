@@ -41,6 +41,18 @@ class BackboneChanged(TuningError):
     """A study would go on with another backbone than it began with."""
 
 
+class NothingToCompare(TuningError):
+    """Two models have no sealed pictures in common that could tell which is better."""
+
+
+class NotCompleted(TuningError):
+    """A trial has not come to its end, or not to a good one, and can not become a candidate."""
+
+
+class NoFormerChampion(TuningError):
+    """A dataset had no other champion to go back to."""
+
+
 class NoChampion(TuningError):
     """A dataset has no champion yet."""
 

@@ -41,8 +41,8 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
         StudyCancelled, StudyPaused, WorkerStopping, LeaseLost: from the lease.
         EngineError, StorageError, TuningError: the study can not be run, for a reason its user can act on.
     """
-    context = _prepare(workspace, lease)
-    data = _load_features(context)
+    context = prepare(workspace, lease)
+    data = load_features(context)
     optuna_url = workspace.settings.optuna_url
     search = searching.open_search(optuna_url, lease.study.id, context.spec)
     for run_id in searching.recover(optuna_url, search):
@@ -62,7 +62,7 @@ def run_study(workspace: Workspace, lease: Lease) -> None:
     context.tracking.end_run(context.parent_run_id)
 
 
-def _prepare(workspace: Workspace, lease: Lease) -> StudyContext:
+def prepare(workspace: Workspace, lease: Lease) -> StudyContext:
     spec = StudySpec.from_json(lease.study.spec)
     lease.report({"phase": "preparing", "trials": spec.trials}, at_once=True)
     with workspace.session() as session:
@@ -154,7 +154,7 @@ def _start_parent_run(
     return run_id
 
 
-def _load_features(context: StudyContext) -> TrialData:
+def load_features(context: StudyContext) -> TrialData:
     def on_batch(done: int, total: int) -> None:
         context.lease.report({"phase": "features", "done": done, "total": total})
 
