@@ -54,9 +54,9 @@ class Certificate:
             return "There is no picture to compare on. Add pictures to the dataset, then export again."
         if not self._close:
             return (
-                f"Scores of the export differ from the original's by up to {self.largest_score_difference:.2g}; at "
-                f"most {100 * TOLERANCE:g} % of their spread, {TOLERANCE * self.score_spread:.2g}, is rounding. Use the "
-                "safetensors export."
+                f"Scores of the export differ from the original's by up to {self.largest_score_difference:.2g}; only "
+                f"{TOLERANCE * self.score_spread:.2g}, {100 * TOLERANCE:g} % of their spread, passes for rounding. Use "
+                "the safetensors export."
             )
         named = ", ".join(f"'{name}'" for name in self.flipped_pictures[:3])
         more = f" and {self.flipped - 3} more" if self.flipped > 3 else ""

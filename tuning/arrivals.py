@@ -155,7 +155,11 @@ def list_arrivals(workspace: Workspace) -> list[Arrival]:
     found = []
     for folder in workspace.settings.staging_folder.iterdir():
         try:
-            found.append(find(workspace, folder.name))
+            arrival = find(workspace, folder.name)
+            if not arrival.dataset.startswith(
+                staging.TO_SCORE
+            ):  # what is only to be scored becomes no dataset
+                found.append(arrival)
         except UploadNotFound:
             continue
     return sorted(found, key=lambda arrival: arrival.created, reverse=True)

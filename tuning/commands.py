@@ -41,6 +41,7 @@ __all__ = [
     "ingest_folder",
     "launch_study",
     "load_demo",
+    "numbered_model",
     "promote",
     "rename_version",
     "restore_dataset",
@@ -168,6 +169,22 @@ def want(workspace: Workspace, study_id: int, wanted: Wanted) -> Study:
     return study
 
 
+def numbered_model(workspace: Workspace, dataset_name: str, version: int) -> Model:
+    """A registered version of a dataset's model.
+
+    Raises:
+        DatasetNotFound, ModelNotFound: there is no such version.
+    """
+    with workspace.session() as session:
+        datasets.get_dataset(session, dataset_name)
+        known = models.list_models(session, dataset_name)
+    model = next((model for model in known if model.version == version), None)
+    if model is None:
+        have = ", ".join(str(model.version) for model in known) or "none: run a study first"
+        raise ModelNotFound(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
+    return model
+
+
 def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, why: str) -> Promotion | None:
     """Make a registered version the dataset's champion, by a person's decision.
 
@@ -181,13 +198,7 @@ def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, 
     """
     from tuning.champion import promote_model
 
-    with workspace.session() as session:
-        datasets.get_dataset(session, dataset_name)
-        known = models.list_models(session, dataset_name)
-    model = next((model for model in known if model.version == version), None)
-    if model is None:
-        have = ", ".join(str(model.version) for model in known) or "none: run a study first"
-        raise ModelNotFound(f"Dataset '{dataset_name}' has no model version {version}. It has {have}.")
+    model = numbered_model(workspace, dataset_name, version)
     return promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)
 
 

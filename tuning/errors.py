@@ -41,6 +41,22 @@ class BackboneChanged(TuningError):
     """A study would go on with another backbone than it began with."""
 
 
+class OtherBatch(TuningError):
+    """A folder holds the results of other pictures, or of another model."""
+
+
+class BatchNotFound(TuningError):
+    """No batch has this id, or none any more."""
+
+
+class BatchBusy(TuningError):
+    """A batch is being scored and can't be deleted."""
+
+
+class NoPictures(TuningError):
+    """There is no picture in what should be scored."""
+
+
 class NothingToCompare(TuningError):
     """Two models have no sealed pictures in common that could tell which is better."""
 
