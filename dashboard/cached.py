@@ -9,13 +9,14 @@ from dashboard.scored import ScoredPicture
 from dashboard.session import workspace
 from dashboard.thumbnails import address
 from engine.images import RGB, decode
-from storage import datasets
+from storage import datasets, models
 from storage.records import DatasetVersion, ImageRecord
 from tuning import queries
 from tuning.versions import Comparison, compare_images
 
 if TYPE_CHECKING:
     from tuning.backbones import BackboneStatus, OfferedBackbone
+    from tuning.comparison import ModelComparison
 
 
 def thumbnail_url(digest: str) -> str:
@@ -91,6 +92,16 @@ def offered_backbones() -> "list[OfferedBackbone]":
     from tuning import backbones
 
     return backbones.offered_backbones(workspace().settings)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Comparing on the sealed pictures …")
+def model_comparison(model_id: int, other_id: int) -> "ModelComparison":
+    """Two models on the same pictures; neither ever changes."""
+    from tuning.comparison import compare_models
+
+    with workspace().session() as session:
+        pair = models.get_model(session, model_id), models.get_model(session, other_id)
+    return compare_models(workspace(), *pair)
 
 
 @st.cache_resource(show_spinner=False)

@@ -20,6 +20,7 @@ from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
 from tuning.champion import register_candidate
+from tuning.commands import MADE_CANDIDATE
 from tuning.errors import NotCompleted
 from tuning.jobs import Job, Progress
 from tuning.lease import Lease
@@ -28,7 +29,6 @@ from tuning.study import load_features, prepare
 
 MODULE = "tuning.candidates"
 PREFIX = "candidate-"  # of the keys of the jobs
-MADE = "made a candidate of"  # how the event begins
 
 
 def job_key(study_id: int, trial_number: int) -> str:
@@ -101,8 +101,8 @@ def make(workspace: Workspace, study_id: int, trial_number: int, *, who: str, pr
     if after > before:
         with workspace.session() as session:
             what = (
-                f"{MADE} trial {trial_number + 1} of study '{study.name}', model version {model.version}: reading "
-                f"{after} of the sealed test pictures of dataset version {context.version.number}"
+                f"{MADE_CANDIDATE} trial {trial_number + 1} of study '{study.name}', model version {model.version}: "
+                f"reading {after} of the sealed test pictures of dataset version {context.version.number}"
             )
             record_event(session, context.version.dataset_id, what, who=who, now=now())
     return model

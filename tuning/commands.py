@@ -53,7 +53,8 @@ __all__ = [
 ]
 
 DEMO_DATASET = "demo-plates"
-WITHDREW = "withdrew the champion"  # how the event begins
+WITHDREW = "withdrew the champion"  # how these events begin
+MADE_CANDIDATE = "made a candidate of"
 DEMO_TRIALS = 8  # the champion of the first run is there within 5 minutes on 2 CPU cores
 
 
