@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import downloads, incidents
+from dashboard import downloads, examples, incidents
 from dashboard.components import job_progress, look
 from dashboard.session import workspace
 from dashboard.wording import plural
@@ -55,6 +55,8 @@ def _format(model: Model, name: str) -> None:
         size = size_text(found.file.stat().st_size)
         address = downloads.archive_address(settings, found.file)
         look.download(f"Download {found.file.name}", address, f"{size}, kept for a day")
+        with st.expander("Example"):
+            st.code(examples.example(name, found.file.name), language="python", wrap_lines=True)
         return
     if st.button(f"Export to {title}", key=f"export {model.id} {name}", icon=":material/output:"):
         try:
