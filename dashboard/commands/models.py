@@ -150,7 +150,7 @@ def score(
     for row in failed:
         reporting.say(f"error: {row['error']}")
     if skipped:
-        reporting.say(f"Left out: {wording.plural(len(skipped), 'file')} that are no pictures.")
+        reporting.say(f"Left out: {wording.plural(len(skipped), 'file')} of no kind that is read.")
     if failed:
         raise typer.Exit(ExitCode.ERROR)
 
