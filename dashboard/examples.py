@@ -20,9 +20,10 @@ from PIL import Image
 
 with zipfile.ZipFile("{file}") as files:
     network = openvino.Core().read_model(files.read("model.xml"), files.read("model.bin"))
-model = openvino.compile_model(network, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})  # as certified, never bf16
+model = openvino.compile_model(network, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})  # as certified
 answer = model(np.asarray(Image.open("part.png").convert("RGB")))  # any size, uint8
-print("reject" if answer["reject"] else "accept", float(answer["score"]), answer["anomaly_map"].shape)
+decision = "reject" if answer["reject"] else "accept"
+print(decision, float(answer["score"]), answer["anomaly_map"].shape)
 """,
     "safetensors": """\
 import sys
@@ -30,13 +31,14 @@ import zipfile
 from pathlib import Path
 
 zipfile.ZipFile("{file}").extractall("model")
-sys.path.insert(0, "model")  # the code is inside; it needs torch, torchvision, timm, scipy, pillow and safetensors
+sys.path.insert(0, "model")  # the code is inside; it needs torch, torchvision, timm, scipy and pillow
 from engine.checkpoint import load
 from engine.images import decode
 
 detector = load(Path("model/checkpoint"))
 scored = detector.score([decode(Path("part.png").read_bytes(), "part.png")])[0]
-print("reject" if detector.calibration.rejects(scored.score) else "accept", scored.score, scored.anomaly_map.shape)
+decision = "reject" if detector.calibration.rejects(scored.score) else "accept"
+print(decision, scored.score, scored.anomaly_map.shape)
 """,
 }
 

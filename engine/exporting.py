@@ -92,7 +92,7 @@ def set_threshold(model: Any, threshold: float) -> float:
     from onnx import numpy_helper
 
     rounded = np.float32(threshold)
-    if rounded > threshold:
+    if float(rounded) > threshold:  # as doubles: numpy would round the threshold before it compares
         rounded = np.nextafter(rounded, np.float32(-np.inf))
     constant = next(one for one in model.graph.initializer if one.name == onnx_graph.THRESHOLD)
     constant.CopyFrom(numpy_helper.from_array(np.asarray(rounded, np.float32), onnx_graph.THRESHOLD))
