@@ -37,7 +37,7 @@ from tuning import jobs
 from tuning.batch_scoring import BatchResult, Draw, read_results, score_batch, table
 from tuning.errors import BatchBusy, BatchNotFound, NoPictures
 from tuning.jobs import Progress
-from tuning.predictor import calibration_of, champion, scorer
+from tuning.predictor import champion, scorer, threshold_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def from_upload(workspace: Workspace, dataset_name: str, upload_id: str, *, who:
                 "dataset": dataset_name,
                 "model_id": model.id,
                 "model_version": model.version,
-                "threshold": calibration_of(model).threshold,
+                "threshold": threshold_of(workspace, model),
                 "origin": files[0].name if len(files) == 1 else f"{len(files):,} files",
                 "created_at": now().isoformat(),
                 "who": who,

@@ -15,7 +15,7 @@ from storage.workspace import Workspace
 from tuning.errors import NothingToCompare
 from tuning.map_cache import MapCache, map_cache
 from tuning.pictures import Picture, study_pictures
-from tuning.predictor import calibration_of, decision, detector
+from tuning.predictor import decision, detector, threshold_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def compare_models(
         workspace, pictures, other, on_picture=lambda done: on_picture(len(pictures) + done, total)
     )
     found = paired(ours, theirs, [picture.anomalous for picture in pictures])
-    thresholds = calibration_of(model).threshold, calibration_of(other).threshold
+    thresholds = threshold_of(workspace, model), threshold_of(workspace, other)
     return ModelComparison(
         against_version=other.version,
         **found,

@@ -4,6 +4,7 @@
 loaded into no process that trains or serves. The file appears under its name only once its certificate is granted.
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -44,7 +45,7 @@ from tuning import jobs
 from tuning.errors import ExportFailed
 from tuning.exports import KEPT, sweep
 from tuning.jobs import Job, Progress
-from tuning.predictor import calibration_of
+from tuning.predictor import calibration_of, threshold_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,16 +84,16 @@ def export_file(settings: Settings, model: Model, form: Format) -> Path:
     return settings.exports_folder / f"{model.dataset_name}-model-{model.version}-{form.value}{form.suffix}"
 
 
-def find_export(settings: Settings, model: Model, form: Format) -> ModelExport | None:
+def find_export(workspace: Workspace, model: Model, form: Format) -> ModelExport | None:
     """The certified export of a model with its present threshold; None where there is none."""
-    file = export_file(settings, model, form)
+    file = export_file(workspace.settings, model, form)
     try:
         told = json.loads(_certificate_file(file).read_text(encoding="utf-8"))
         granted = Certificate.from_json(told)
         os.stat(file)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if granted.threshold != calibration_of(model).threshold:
+    if granted.threshold != threshold_of(workspace, model):
         return None
     return ModelExport(file=file, format=form, certificate=granted)
 
@@ -131,6 +132,9 @@ def export(workspace: Workspace, model: Model, form: Format, progress: Progress)
     # On the CPU in fp32, whatever serves here: that is what an export can be held against on any machine.
     original = load(folder, device="cpu", precision="fp32")
     calibration = calibration_of(model)
+    threshold = threshold_of(workspace, model)
+    if threshold != calibration.threshold:
+        calibration = dataclasses.replace(calibration, threshold=threshold)
     with workspace.session() as session:
         images = datasets.list_images(session, model.dataset_version_id)
         version = datasets.get_version(session, model.dataset_version_id)
@@ -151,7 +155,7 @@ def export(workspace: Workspace, model: Model, form: Format, progress: Progress)
             writer = _Writer(
                 original, calibration, facts, images, form=form, checkpoint=folder, scratch=Path(scratch)
             )
-            granted = _certified(workspace, writer, images, draft, calibration.threshold, progress)
+            granted = _certified(workspace, writer, images, draft, threshold, progress)
         if not granted.granted:
             raise ExportFailed(str(granted.reason))
         _certificate_file(target).unlink(missing_ok=True)  # never a certificate beside another file
@@ -313,7 +317,7 @@ def main(arguments: Sequence[str]) -> None:
         workspace = open_workspace(settings)
         with workspace.session() as session:
             model = models.get_model(session, model_id)
-        done = find_export(settings, model, form)
+        done = find_export(workspace, model, form)
         if done is not None:
             os.utime(done.file)  # kept for another day
         else:

@@ -78,6 +78,11 @@ def calibration_of(model: Model) -> Calibration:
     return Calibration.from_json(model.figures["calibration"])
 
 
+def threshold_of(workspace: Workspace, model: Model) -> float:  # noqa: ARG001
+    """The score above which a model rejects a picture now."""
+    return calibration_of(model).threshold
+
+
 def decision(score: float, threshold: float) -> str:
     """`reject` above the threshold, else `accept`."""
     return "reject" if score > threshold else "accept"
@@ -95,7 +100,7 @@ def score_images(
     The model is only loaded when some image is not cached.
     """
     cache = map_cache(workspace, model)
-    threshold = calibration_of(model).threshold
+    threshold = threshold_of(workspace, model)
     for done, image in enumerate(images):
         if progress is not None:
             progress(done, len(images), image.name)

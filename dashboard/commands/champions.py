@@ -199,7 +199,7 @@ def export_model(
         while (job := jobs.status(workspace.settings, key)) and job.state is JobState.RUNNING:
             progress(job.done, job.total, job.text)
             time.sleep(0.2)
-    found = model_exports.find_export(workspace.settings, model, wanted)
+    found = model_exports.find_export(workspace, model, wanted)
     if job is None or job.state is not JobState.DONE or found is None:
         raise ExportFailed((job and job.error) or "The export was interrupted. Start it again.")
     target = out / found.file.name if out.is_dir() or not out.suffix else out

@@ -182,7 +182,7 @@ def _scored(
     from tuning.batch_scoring import score_batch
 
     scorer = predictor.scorer(workspace, model, runtime.value)
-    threshold = predictor.calibration_of(model).threshold
+    threshold = predictor.threshold_of(workspace, model)
     rows: list[dict[str, Any]] = []
     with reporting.progress_bar("Scoring") as progress:
         if out is not None:

@@ -47,7 +47,7 @@ def _format(model: Model, name: str) -> None:
     job = jobs.status(settings, model_exports.job_key(model.id, form))
     if job_progress.watch(job, words=lambda one: job_progress.counted(one, "pictures")):
         return
-    found = model_exports.find_export(settings, model, form)
+    found = model_exports.find_export(workspace(), model, form)
     if found is None and job is not None and job.state in (JobState.FAILED, JobState.INTERRUPTED):
         incidents.refused(job.error or "The export was interrupted. Start it again.")
     if found is not None:

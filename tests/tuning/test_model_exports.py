@@ -59,7 +59,7 @@ def test_export_is_certified_and_the_guides_example_runs(workspace, model, form,
     needs(form)
     job = exported(workspace, model, Format(form))
     assert job.state is JobState.DONE, job.error
-    found = find_export(workspace.settings, model, Format(form))
+    found = find_export(workspace, model, Format(form))
     with workspace.session() as session:
         images = datasets.list_images(session, model.dataset_version_id)
     certificate = found.certificate
@@ -110,7 +110,7 @@ def test_failed_certificate_withholds_the_file_and_says_why(workspace, model):
     assert job.state is JobState.FAILED
     assert "otherwise than the original" in job.error
     assert "none may differ" in job.error
-    assert find_export(workspace.settings, model, Format.ONNX) is None
+    assert find_export(workspace, model, Format.ONNX) is None
     assert not [file for file in workspace.settings.exports_folder.iterdir() if file.suffix == ".onnx"]
     # Of the same weights and code there is no rounding.
     assert exported(workspace, model, Format.SAFETENSORS).state is JobState.DONE
@@ -118,7 +118,7 @@ def test_failed_certificate_withholds_the_file_and_says_why(workspace, model):
 
 def test_export_of_another_threshold_is_not_given_out(workspace, model):
     assert exported(workspace, model, Format.SAFETENSORS).state is JobState.DONE
-    assert find_export(workspace.settings, model, Format.SAFETENSORS) is not None
+    assert find_export(workspace, model, Format.SAFETENSORS) is not None
     figures = json.loads(json.dumps(dict(model.figures)))
     figures["calibration"]["threshold"] += 1
     with workspace.session() as session:
@@ -128,7 +128,7 @@ def test_export_of_another_threshold_is_not_given_out(workspace, model):
         )
     with workspace.session() as session:
         changed = models.get_model(session, model.id)
-    assert find_export(workspace.settings, changed, Format.SAFETENSORS) is None
+    assert find_export(workspace, changed, Format.SAFETENSORS) is None
 
 
 def test_killed_export_leaves_nothing_to_give_out_and_can_be_started_again(workspace, model, kill_job):
@@ -145,7 +145,7 @@ def test_killed_export_leaves_nothing_to_give_out_and_can_be_started_again(works
     while jobs.is_running(workspace.settings, key):
         time.sleep(0.01)
     assert jobs.status(workspace.settings, key).state is JobState.INTERRUPTED
-    assert find_export(workspace.settings, model, Format.SAFETENSORS) is None
+    assert find_export(workspace, model, Format.SAFETENSORS) is None
     assert exported(workspace, model, Format.SAFETENSORS).state is JobState.DONE
 
 
