@@ -140,7 +140,8 @@ def _compared(model: Model) -> str:
     comparison = model.figures.get("comparison")
     if not comparison:
         return ""
-    difference = f"{comparison['difference']:+.3f} ({comparison['low']:+.3f} to {comparison['high']:+.3f})"
+    low, high = _signed(comparison["low"]), _signed(comparison["high"])
+    difference = f"{_signed(comparison['difference'])} ({low} to {high})"
     return f" · {difference} against version {comparison['against_version']} on the same pictures"
 
 
@@ -189,16 +190,26 @@ def _differing(model: Model, champion: Model) -> list[tuple[str, str, str]]:
     ]
     keys = [*model.config, *(key for key in champion.config if key not in model.config)]
     for key in keys:
-        ours, theirs = (wording.knob_value(one.config.get(key, "–")) for one in (model, champion))
+        ours, theirs = (_setting(one.config.get(key, "–")) for one in (model, champion))
         pairs.append((wording.knob(key), ours, theirs))
     return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return wording.layers(value) if isinstance(value, list | tuple) else wording.knob_value(value)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def _difference(found: ModelComparison, model: Model, champion: Model) -> None:
     interval = f"({wording.number(found.low)} to {wording.number(found.high)})"
     st.html(
         f'<div class="sn-muted">Image AUROC of version {model.version} minus that of version {champion.version}</div>'
-        f'<div><span class="sn-big">{found.difference:+.3f}</span> <span class="sn-muted">{interval} on '
+        f'<div><span class="sn-big">{_signed(found.difference)}</span> <span class="sn-muted">{interval} on '
         f"{wording.plural(len(found.pictures), 'sealed test picture')}</span></div>"
     )
     if found.low > 0:

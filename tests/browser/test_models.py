@@ -167,7 +167,7 @@ def test_export_is_certified_and_downloaded(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_text("Flipped decisions").first).to_be_visible()
     page.reload()
     expect(page.get_by_text("Certified").first).to_be_visible()
-    _picture(page, "models")
+    _picture(page, "models", height=1500)
 
 
 def test_dropped_zip_is_scored_and_the_batch_survives_a_reload(
@@ -189,6 +189,7 @@ def test_dropped_zip_is_scored_and_the_batch_survives_a_reload(
     expect(page.get_by_text("1 picture could not be scored")).to_be_visible()
     page.reload()
     expect(page.get_by_text(f"{len(pictures)} pictures scored")).to_be_visible()
+    expect(page.get_by_text(f"1 of {len(pictures)}")).to_be_visible()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_text(f"2 of {len(pictures)}")).to_be_visible()
     with page.expect_download() as download:
@@ -219,15 +220,17 @@ def test_another_trial_becomes_a_candidate_by_a_click(page: Page, installation: 
     page.get_by_text("Make another trial a candidate").click()
     expect(page.get_by_text("were read twice so far").last).to_be_visible()
     page.get_by_label("Completed trial").click()
-    page.get_by_role("option", name=f"trial {left[0] + 1} ").click()
+    page.keyboard.type(f"trial {left[0] + 1} ")
+    page.keyboard.press("Enter")
     page.get_by_role("button", name="Judge it and make it a candidate").click()
     expect(page.get_by_text("Version 3", exact=True)).to_be_visible(timeout=180_000)
 
 
-def _picture(page: Page, name: str, *, scroll_to: str | None = None) -> None:
+def _picture(page: Page, name: str, *, scroll_to: str | None = None, height: int = 1000) -> None:
     """Keep what the page shows, for the guide."""
     if PICTURES is None:
         return
+    page.set_viewport_size({"width": 1400, "height": height})
     page.wait_for_timeout(2500)
     if scroll_to:
         page.get_by_text(scroll_to).first.scroll_into_view_if_needed()
