@@ -82,7 +82,7 @@ def test_candidate_is_compared_promoted_and_rolled_back(page: Page, two: Workspa
 def test_policy_is_changed_on_the_page(page: Page, two: Workspace) -> None:
     app = clean(page("views/models.py", dataset="parts"))
     switch = next(one for one in app.get("button_group") if one.label == "Promotions")
-    clean(switch.set_value(["manual"]).run())
+    clean(switch.set_value("manual").run())
     with two.session() as session:
         policy = promotion_policy(session, "parts")
     assert (policy.rule, policy.who) == (PromotionRule.MANUAL, "dashboard")
