@@ -4,7 +4,7 @@ import streamlit as st
 
 from dashboard import incidents
 from dashboard.components import look
-from dashboard.views import COMPARE, DATASETS, HEATMAPS, HOME, MODELS, STUDIES, SYSTEM
+from dashboard.views import COMPARE, DATASETS, HEATMAPS, HOME, MODELS, SCORE, STUDIES, SYSTEM
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
             st.Page(COMPARE, title="Compare", icon=":material/compare:", url_path="compare"),
             st.Page(HEATMAPS, title="Heatmaps", icon=":material/center_focus_strong:", url_path="heatmaps"),
             st.Page(MODELS, title="Models", icon=":material/workspace_premium:", url_path="models"),
+            st.Page(SCORE, title="Score", icon=":material/image_search:", url_path="score"),
             st.Page(SYSTEM, title="System", icon=":material/monitor_heart:", url_path="system"),
         ]
     )

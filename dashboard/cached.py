@@ -8,13 +8,14 @@ from dashboard import display, overview
 from dashboard.session import workspace
 from dashboard.thumbnails import address
 from engine.images import RGB, decode
-from storage import datasets
+from storage import datasets, models
 from storage.records import DatasetVersion, ImageRecord, Model, Role
 from tuning import queries
 from tuning.versions import Comparison, compare_images
 
 if TYPE_CHECKING:
     from tuning.backbones import BackboneStatus, OfferedBackbone
+    from tuning.comparison import ModelComparison
     from tuning.estimate import Estimate
     from tuning.operating_points import Evidence
 
@@ -92,6 +93,16 @@ def offered_backbones() -> "list[OfferedBackbone]":
     from tuning import backbones
 
     return backbones.offered_backbones(workspace().settings)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Comparing on the sealed pictures …")
+def model_comparison(model_id: int, other_id: int) -> "ModelComparison":
+    """Two models on the same pictures; neither ever changes."""
+    from tuning.comparison import compare_models
+
+    with workspace().session() as session:
+        pair = models.get_model(session, model_id), models.get_model(session, other_id)
+    return compare_models(workspace(), *pair)
 
 
 @st.cache_resource(show_spinner=False)

@@ -8,6 +8,7 @@ import typer
 
 from dashboard.commands import (
     benchmark,
+    champions,
     datasets,
     models,
     processes,
@@ -44,7 +45,18 @@ def main(
         os.environ["SIMPLENET_HOME"] = str(home.expanduser().absolute())
 
 
-for subject in (processes, datasets, versions, studies, trials, models, benchmark, serving, thresholds):
+for subject in (
+    processes,
+    datasets,
+    versions,
+    studies,
+    trials,
+    models,
+    benchmark,
+    serving,
+    thresholds,
+    champions,
+):
     subject.register(app)
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ def usage(settings: Settings) -> dict[str, int]:
         "Thumbnails": settings.thumbnails_folder,
         "Uploads in progress": settings.staging_folder,
         "Exports": settings.exports_folder,
+        "Scored batches": settings.batches_folder,
         "Logs": settings.logs_folder,
     }
     found = {kind: _bytes_below(folder) for kind, folder in folders.items()}

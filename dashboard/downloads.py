@@ -1,4 +1,4 @@
-"""Files that browsers get by address: archives of versions, and pictures as they were given.
+"""Files that browsers get by address: exports of versions, models and batches, and pictures as they were given.
 
 They are sent from disk a part at a time; Streamlit's own button would hold the whole of an archive in memory.
 """
@@ -25,7 +25,7 @@ KINDS = {
     ".bmp": "image/bmp",
     ".tif": "image/tiff",
 }
-_ARCHIVE = re.compile(r"[a-z0-9-]+\.zip")
+_ARCHIVE = re.compile(r"[a-z0-9-]+\.(zip|onnx)")
 
 
 def archive_address(settings: Settings, file: Path) -> str:
@@ -59,10 +59,13 @@ class _Downloads:
         if not _ARCHIVE.fullmatch(name) or not file.is_file():
             raise NothingThere(
                 f"Archive '{name}' is not there any more; exports are kept for a day. Prepare it again on the page "
-                "Datasets, under Versions."
+                "that offered it."
             )
         return FileResponse(
-            file, filename=name, media_type="application/zip", headers={"Cache-Control": "no-store"}
+            file,
+            filename=name,
+            media_type="application/zip" if file.suffix == ".zip" else "application/octet-stream",
+            headers={"Cache-Control": "no-store"},
         )
 
     @guarded

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.heatmap import colours, overlay, positions, veil
 from dashboard.scales import scale_of, seen_by
+from engine.heatmap import colours, overlay, positions, veil
 from engine.images import RGB
 from storage.records import Model
 

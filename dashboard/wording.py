@@ -93,6 +93,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun[:-1] if ending == 'ies' else noun}{ending}"
 
 
+def ordinal(count: int) -> str:
+    """'1st', '2nd', '3rd', '4th', '11th'."""
+    ending = "th" if count % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
+    return f"{count}{ending}"
+
+
 def duration(seconds: float | None) -> str:
     """'45 s', '4 min', '1 h 20 min'; an en dash for None."""
     if seconds is None:

@@ -57,3 +57,7 @@ class TooFewCalibrationImages(EngineError):
 
 class BadCheckpoint(EngineError):
     """A saved model is incomplete, of another format, or does not fit its own description."""
+
+
+class ExportUnavailable(EngineError):
+    """A model can't be written in a format: a package is missing, or the format can't hold this network."""

@@ -21,7 +21,7 @@ MIRRORS = {
 # The paper resizes the shorter side to 329 and takes the middle 288: 8/7 of the canvas, as ImageNet's 256 for 224.
 CROP_SCALE = 8 / 7
 _T = TypeVar("_T", bound=np.generic)
-_GREY = 127  # of the bars; near the mean of natural pictures
+GREY = 127  # of the bars; near the mean of natural pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,28 @@ def on_canvas(image: npt.NDArray[np.uint8], canvas: tuple[int, int], resize: str
     placed = place((image.shape[0], image.shape[1]), canvas, resize)
     if resize == "crop":
         return _resized(image, canvas, _canvas_in_picture(image, placed, canvas))
-    return cut(_resized(image, (placed.height, placed.width)), placed, canvas, fill=_GREY)
+    return cut(_resized(image, (placed.height, placed.width)), placed, canvas, fill=GREY)
+
+
+def resized_in_order(
+    image: npt.NDArray[np.uint8], canvas: tuple[int, int], resize: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Resize a picture as `on_canvas` does, along its rows first, and along its columns first.
+
+    Returns:
+        the three results; which of the last two is the first is Pillow's choice.
+    """
+    placed = place((image.shape[0], image.shape[1]), canvas, resize)
+    size = canvas if resize == "crop" else (placed.height, placed.width)
+    whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+    left, top, right, bottom = _canvas_in_picture(image, placed, canvas) if resize == "crop" else whole
+    rows_first = _resized(image, (image.shape[0], size[1]), (left, 0, right, whole[3]))
+    columns_first = _resized(image, (size[0], image.shape[1]), (0, top, whole[2], bottom))
+    return (
+        _resized(image, size, (left, top, right, bottom)),
+        _resized(rows_first, size, (0, top, size[1], bottom)),
+        _resized(columns_first, size, (left, 0, right, size[0])),
+    )
 
 
 def _canvas_in_picture(

@@ -104,10 +104,16 @@ def _expansion(patches: int, size: int, std: float, picture: int, start: int, le
     Args:
         start, length: where on the canvas the picture's side lies, pixels.
     """
+    matrix = _bilinear(size, picture, start, length) @ upsampling(patches, size, std)
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def upsampling(patches: int, size: int, std: float) -> npt.NDArray[np.float64]:
+    """Give the (size, patches) matrix that upsamples bilinearly and blurs."""
     matrix = _bilinear(patches, size)
     if std > 0:
         matrix = ndimage.gaussian_filter1d(matrix, std, axis=0, mode="reflect", truncate=4.0)
-    return torch.from_numpy((_bilinear(size, picture, start, length) @ matrix).astype(np.float32))
+    return matrix
 
 
 def _bilinear(

@@ -104,6 +104,10 @@ class DamagedSecret(StorageError):
     """A file that holds a secret of the installation is not as it was written."""
 
 
+class ChampionChanged(StorageError):
+    """Another model became champion meanwhile; whoever decided must compare with that one first."""
+
+
 class NotChampion(StorageError):
     """The model to withdraw does not serve, or another one does by now."""
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.datasets import get_version, lock_dataset
-from storage.errors import AlreadyChampion, ModelNotFound, NotChampion
+from storage.errors import AlreadyChampion, ChampionChanged, ModelNotFound, NotChampion
 from storage.records import Model, ModelState, Promotion, SealedReading
 from storage.schema import DatasetRow, ModelRow, PromotionRow, SealedReadingRow
 from storage.studies import get_study
@@ -105,7 +105,15 @@ def numbered_model(session: Session, dataset_name: str, version: int) -> Model:
     return _model(row)
 
 
-def promote(session: Session, *, model_id: int, who: str, why: str, now: datetime) -> Promotion:
+def promote(
+    session: Session,
+    *,
+    model_id: int,
+    who: str,
+    why: str,
+    figures: Mapping[str, Any] | None = None,
+    now: datetime,
+) -> Promotion:
     """Make a model the champion of its dataset, retire the champion it had, and record it.
 
     A model that served before can be promoted again: that is a rollback.
@@ -113,6 +121,7 @@ def promote(session: Session, *, model_id: int, who: str, why: str, now: datetim
     Args:
         who: the person or policy that decides.
         why: in words.
+        figures: what it was worth, and what it replaced, as JSON (no NaN).
     Raises:
         ModelNotFound: there is no such model.
         DatasetDeleted: its dataset was deleted.
@@ -140,11 +149,53 @@ def promote(session: Session, *, model_id: int, who: str, why: str, now: datetim
         replaced_model_id=None if replaced is None else replaced.id,
         who=who,
         why=why,
+        figures=None if figures is None else dict(figures),
         created_at=now,
     )
     session.add(row)
     session.flush()
     return _promotion(row)
+
+
+def promote_instead_of(
+    session: Session,
+    *,
+    model_id: int,
+    reigning_id: int | None,
+    who: str,
+    why: str,
+    figures: Mapping[str, Any] | None = None,
+    now: datetime,
+) -> Promotion:
+    """As `promote`, if the champion is still the one that the model was compared with.
+
+    Of two that decide at once, one waits for the other here and then finds another champion.
+
+    Args:
+        reigning_id: of that champion; None where there was none.
+    Raises:
+        ChampionChanged: another one serves by now, or none.
+        ModelNotFound, DatasetDeleted, AlreadyChampion: as `promote`.
+    """
+    row = _model_row(session, model_id)
+    lock_dataset(session, row.dataset_id)
+    serving = champion(session, row.dataset.name)
+    if (None if serving is None else serving.id) != reigning_id:
+        by_now = "no champion" if serving is None else f"version {serving.version} as champion"
+        raise ChampionChanged(
+            f"Dataset '{row.dataset.name}' has {by_now} by now; model {row.version} was not compared with that. "
+            "Compare again."
+        )
+    return promote(session, model_id=model_id, who=who, why=why, figures=figures, now=now)
+
+
+def previous_champion(session: Session, dataset_name: str) -> Model | None:
+    """The model that served before the present champion, or last where none serves; None where there was none."""
+    serving = champion(session, dataset_name)
+    for promotion in list_promotions(session, dataset_name):
+        if serving is None or promotion.model_id != serving.id:
+            return get_model(session, promotion.model_id)
+    return None
 
 
 def retire(session: Session, *, model_id: int) -> Model:
@@ -249,6 +300,7 @@ def _promotion(row: PromotionRow) -> Promotion:
         why=row.why,
         created_at=row.created_at,
         replaced_model_id=row.replaced_model_id,
+        figures=row.figures,
     )
 
 

@@ -324,6 +324,24 @@ class Review:
     version_id: int | None  # of the dataset, that it became part of; None while it can be undone
 
 
+class PromotionRule(StrEnum):
+    """Who makes a study's model the champion of its dataset."""
+
+    MANUAL = "manual"
+    """A person, always; also the first one."""
+    AUTOMATIC = "automatic"
+    """The study, where its model is better on validation and not clearly worse on the sealed test."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionPolicy:
+    """The rule of a dataset, and who set it."""
+
+    rule: PromotionRule
+    who: str | None  # None: nobody has set it, the default holds
+    set_at: datetime | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
     """A change of champion: who, when, why, and what it replaced."""
@@ -335,6 +353,7 @@ class Promotion:
     why: str
     created_at: datetime
     replaced_model_id: int | None
+    figures: Mapping[str, Any] | None  # what both were worth then; None for what older programs recorded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from storage.records import Label, ModelState, Role, StudyState, ThresholdSource, Wanted
+from storage.records import Label, ModelState, PromotionRule, Role, StudyState, ThresholdSource, Wanted
 
 DIGEST_LENGTH = 64  # SHA-256 in hex
 NAME_LENGTH = 63  # of a dataset: what a DNS label and an MLflow model name allow
@@ -97,6 +97,7 @@ class Base(DeclarativeBase):
         Wanted: _enum(Wanted, "wanted"),
         ModelState: _enum(ModelState, "state"),
         ThresholdSource: _enum(ThresholdSource, "source"),
+        PromotionRule: _enum(PromotionRule, "rule"),
     }
 
 
@@ -362,9 +363,21 @@ class PromotionRow(Base):
     replaced_model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"))
     who: Mapped[str] = mapped_column(Text)
     why: Mapped[str] = mapped_column(Text)
+    figures: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime]
 
     dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class PromotionPolicyRow(Base):
+    """Whether the studies of a dataset may promote; the default holds for a dataset without a row."""
+
+    __tablename__ = "promotion_policies"
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    rule: Mapped[PromotionRule]
+    who: Mapped[str] = mapped_column(Text)
+    set_at: Mapped[datetime]
 
 
 class SealedReadingRow(Base):

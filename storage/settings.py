@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         return self.home / "exports"
 
     @property
+    def batches_folder(self) -> Path:
+        """Pictures that were scored from a page, with what came of them, until somebody deletes them."""
+        return self.home / "batches"
+
+    @property
     def jobs_folder(self) -> Path:
         """Progress and outcome of work in the background."""
         return self.home / "jobs"
@@ -201,6 +206,7 @@ class Settings(BaseSettings):
             self.jobs_folder,
             self.staging_folder,
             self.exports_folder,
+            self.batches_folder,
             self.logs_folder,
         )
 

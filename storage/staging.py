@@ -37,6 +37,8 @@ from storage.room import NO_ROOM, RESERVE_BYTES, free_bytes, size_text
 
 logger = logging.getLogger(__name__)
 
+TO_SCORE = "to score: "  # before a dataset's name, as what an upload is meant for that becomes no dataset
+
 _ID = re.compile(r"[0-9a-f]{32}")
 _LIST, _DATA = "upload.json", "data"
 _SYNCED_ONE_BY_ONE = 64  # more files than these are faster written out with all that the machine holds back

@@ -365,6 +365,19 @@ class Tracking:
         with _refusals(f"promote version {version} of", dataset_name):
             self.client.set_registered_model_alias(dataset_name, CHAMPION, str(version))
 
+    def champion_version(self, dataset_name: str) -> int | None:
+        """The version that the alias `champion` points at; None where there is no model or no alias."""
+        from mlflow.exceptions import MlflowException
+
+        with _refusals("ask for the champion of", dataset_name):
+            try:
+                aliases = self.client.get_registered_model(dataset_name).aliases
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+            return int(aliases[CHAMPION]) if CHAMPION in aliases else None
+
     def clear_champion(self, dataset_name: str, version: int) -> None:
         """Take the alias `champion` off a version; nothing happens where it is not on it."""
         from mlflow.exceptions import MlflowException
@@ -378,19 +391,6 @@ class Tracking:
                 raise
             if int(aliases.get(CHAMPION, 0)) == version:
                 self.client.delete_registered_model_alias(dataset_name, CHAMPION)
-
-    def champion_version(self, dataset_name: str) -> int | None:
-        """The version that the alias `champion` points at; None where it points at nothing."""
-        from mlflow.exceptions import MlflowException
-
-        with _refusals("look for the champion of", dataset_name):
-            try:
-                return int(self.client.get_model_version_by_alias(dataset_name, CHAMPION).version)
-            except MlflowException as error:
-                # A registered model without the alias is told apart by MLflow in the message alone.
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    return None
-                raise
 
     def registered_version(self, dataset_name: str, run_id: str) -> int | None:
         """The registered version that a run's model became; None where it was never registered."""

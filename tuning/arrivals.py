@@ -167,6 +167,8 @@ def list_arrivals(workspace: Workspace) -> list[Arrival]:
             arrival = find(workspace, folder.name)
         except UploadNotFound:
             continue
+        if arrival.dataset.startswith(staging.TO_SCORE):  # what is only to be scored becomes no dataset
+            continue
         if not _is_taken_in(workspace.settings, arrival.id):
             found.append(arrival)
     return sorted(found, key=lambda arrival: arrival.created, reverse=True)

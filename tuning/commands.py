@@ -8,15 +8,25 @@ from pathlib import Path
 from engine.backbones.resolve import SHIPPED, at_hand
 from engine.errors import EngineError
 from engine.features import stages_of
-from storage import datasets, models, studies
+from storage import datasets, models, policies, studies
 from storage.errors import ModelNotFound
 from storage.events import record_event
-from storage.records import Dataset, DatasetVersion, Model, Promotion, Study, Wanted, now
+from storage.records import (
+    Dataset,
+    DatasetVersion,
+    Model,
+    Promotion,
+    PromotionPolicy,
+    PromotionRule,
+    Study,
+    Wanted,
+    now,
+)
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.backbones import backbone_status, wanted_backbone
 from tuning.closing import close_study
-from tuning.errors import BadSpec, WeightsMissing
+from tuning.errors import BadSpec, NoFormerChampion, WeightsMissing
 from tuning.ingest import IngestReport, ingest_folder
 from tuning.jobs import Progress
 from tuning.pictures import check_objective, study_pictures
@@ -35,12 +45,16 @@ __all__ = [
     "promote",
     "rename_version",
     "restore_dataset",
+    "rollback",
+    "set_promotion_policy",
     "start_demo",
     "want",
     "withdraw_champion",
 ]
 
 DEMO_DATASET = "demo-plates"
+WITHDREW = "withdrew the champion"  # how these events begin
+MADE_CANDIDATE = "made a candidate of"
 
 
 def load_demo(workspace: Workspace, *, progress: Progress | None = None) -> IngestReport:
@@ -205,6 +219,45 @@ def promote(workspace: Workspace, dataset_name: str, version: int, *, who: str, 
     return promote_model(workspace, Tracking(workspace.settings), model, who=who, why=why)
 
 
+def rollback(workspace: Workspace, dataset_name: str, *, who: str, why: str = "") -> Model:
+    """Make the champion before the present one champion again; after a withdrawal, the one that was withdrawn.
+
+    Done twice it is undone. The record says that it was a rollback, and from which version.
+
+    Returns:
+        The model that serves now.
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        NoFormerChampion: there is nothing to go back to.
+        TrackingError: as `promote`.
+    """
+    with workspace.session() as session:
+        datasets.get_dataset(session, dataset_name)
+        serving = models.champion(session, dataset_name)
+        former = models.previous_champion(session, dataset_name)
+    if former is None:
+        raise NoFormerChampion(
+            f"Dataset '{dataset_name}' never had another champion; there is nothing to go back to. Promote a version."
+        )
+    what = "rollback" if serving is None else f"rollback from version {serving.version}"
+    reason = f"{what}: {why}" if why else what
+    promote(workspace, dataset_name, former.version, who=who, why=reason)
+    with workspace.session() as session:
+        return models.get_model(session, former.id)
+
+
+def set_promotion_policy(
+    workspace: Workspace, dataset_name: str, rule: PromotionRule, *, who: str
+) -> PromotionPolicy:
+    """Say whether the dataset's studies may promote their models.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+    """
+    with workspace.session() as session:
+        return policies.set_promotion_policy(session, dataset_name, rule, who=who, now=now())
+
+
 def rename_version(workspace: Workspace, name: str, number: int, title: str, *, who: str) -> DatasetVersion:
     """Call a version something that people remember; an empty title takes the name away.
 
@@ -270,6 +323,6 @@ def withdraw_champion(workspace: Workspace, dataset_name: str, *, who: str, why:
     Tracking(workspace.settings).clear_champion(dataset_name, champion.version)
     with workspace.session() as session:
         model = models.retire(session, model_id=champion.id)
-        what = f"withdrew the champion, model version {model.version}: {why}"
+        what = f"{WITHDREW}, model version {model.version}: {why}"
         record_event(session, dataset.id, what, who=who, now=now())
     return model

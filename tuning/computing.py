@@ -19,16 +19,17 @@ from engine.checkpoint import save_head
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device, resolve_precision
 from engine.features import FeatureExtractor, fitted
+from storage import studies
 from storage.database import create_database
 from storage.records import Study
 from storage.room import told_when_full
 from storage.settings import Settings
 from storage.tracking import Tracking
-from storage.workspace import Workspace, attach
+from storage.workspace import Session, Workspace, attach
 from tuning.backbones import wanted_backbone
 from tuning.champion import make_candidate
 from tuning.child import Tell
-from tuning.context import CandidateContext, ReadyBackbone, StudySetup
+from tuning.context import CandidateContext, Holder, ReadyBackbone, StudySetup
 from tuning.examples import draw_examples
 from tuning.features import cached_features
 from tuning.provenance import surroundings, weights_digest
@@ -188,19 +189,28 @@ def candidate(study: Study, hold: dict[str, Any], backbone: str, best: FrozenTri
         LeaseLost: another worker has the study by now.
         EngineError, StorageError, TuningError: it can't be made.
     """
+    with told_when_full(_of_study().setup.settings.home):
+        make_candidate(*candidate_context(_Told(study, hold, tell), backbone), best)
+
+
+def candidate_context(holder: Holder, backbone: str) -> tuple[CandidateContext, TrialData]:
+    """What it takes to make a candidate of a trial of the loaded study.
+
+    Args:
+        backbone: the trial's, by the name that the study's specification gives.
+    """
     loaded = _of_study()
     setup = loaded.setup
     context = CandidateContext(
         workspace=loaded.workspace,
         tracking=Tracking(setup.settings),
-        lease=_Told(study, hold, tell),
+        lease=holder,
         spec=setup.spec,
         version=setup.version,
         pictures=setup.pictures,
         extractor=loaded.extractors[backbone],
     )
-    with told_when_full(setup.settings.home):
-        make_candidate(context, loaded.data[backbone], best)
+    return context, loaded.data[backbone]
 
 
 class _Told:
@@ -208,8 +218,12 @@ class _Told:
 
     def __init__(self, study: Study, hold: dict[str, Any], tell: Tell) -> None:
         self.study = study
-        self.hold = hold
+        self._hold = hold
         self._tell = tell
+
+    def fence(self, session: Session) -> None:
+        """Refuse to write once another worker has the study."""
+        studies.check_held(session, **self._hold)
 
     def check(self) -> None:
         """The parent ends this process instead."""

@@ -11,7 +11,7 @@ from storage.outbox import PatientTracking
 from storage.records import DatasetVersion, Study
 from storage.settings import Settings
 from storage.tracking import Tracking
-from storage.workspace import Workspace
+from storage.workspace import Session, Workspace
 from tuning.lease import Lease
 from tuning.pictures import StudyPictures
 from tuning.spec import StudySpec
@@ -66,9 +66,8 @@ class Holder(Protocol):
         """The study."""
         ...
 
-    @property
-    def hold(self) -> dict[str, Any]:
-        """What every fenced write to the study names."""
+    def fence(self, session: Session) -> None:
+        """Let nobody else write in this transaction: raises LeaseLost where another worker has the study by now."""
         ...
 
     def check(self) -> None:

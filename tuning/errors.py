@@ -61,6 +61,34 @@ class NoWeights(TuningError):
     """A trial's weights are not kept; they can be made again."""
 
 
+class OtherBatch(TuningError):
+    """A folder holds the results of other pictures, or of another model."""
+
+
+class BatchNotFound(TuningError):
+    """No batch has this id, or none any more."""
+
+
+class BatchBusy(TuningError):
+    """A batch is being scored and can't be deleted."""
+
+
+class NoPictures(TuningError):
+    """There is no picture in what should be scored."""
+
+
+class NothingToCompare(TuningError):
+    """Two models have no sealed pictures in common that could tell which is better."""
+
+
+class NotCompleted(TuningError):
+    """A trial has not come to its end, or not to a good one, and can not become a candidate."""
+
+
+class NoFormerChampion(TuningError):
+    """A dataset had no other champion to go back to."""
+
+
 class NoChampion(TuningError):
     """A dataset has no champion yet."""
 

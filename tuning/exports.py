@@ -66,7 +66,7 @@ def pack(workspace: Workspace, version_id: int, progress: Progress) -> Any:
 
 
 def sweep(settings: Settings) -> list[str]:
-    """Delete archives that are older than a day, what dead processes left of some, and what was told of their jobs.
+    """Delete exports that are older than a day, what dead processes left of some, and what was told of their jobs.
 
     Fails never: what can't go is logged.
 
@@ -77,7 +77,7 @@ def sweep(settings: Settings) -> list[str]:
     oldest = (now() - KEPT).timestamp()
     for file in settings.exports_folder.glob("*"):
         try:
-            ours = file.suffix == ".zip" or file.name.startswith(TEMPORARY_PREFIX)
+            ours = file.suffix in (".zip", ".onnx", ".json") or file.name.startswith(TEMPORARY_PREFIX)
             if ours and file.is_file() and file.stat().st_mtime < oldest:
                 file.unlink()
                 swept.append(file.name)

@@ -1,6 +1,6 @@
 """Scoring with a registered model: pictures of a dataset (cached on disk) or any files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from engine.calibration import Calibration
 from engine.checkpoint import load
 from engine.errors import BadImage
-from engine.images import decode
+from engine.images import decode, page, pages
 from engine.scoring import Detector
 from storage import datasets, models
 from storage.errors import ModelNotFound
+from storage.listing import SourceFile
 from storage.records import ImageRecord, Model
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning import serving_client
-from tuning.errors import NoChampion
+from tuning.errors import BadPicture, NoChampion
 from tuning.map_cache import map_cache
 from tuning.operating_points import threshold_of
+from tuning.reading import file_bytes
 
 # What can compute the scores of files, with its precision: the champion was judged by torch in fp32.
 RUNTIMES = {"torch": "fp32", "openvino": "fp32", "openvino-bf16": "bf16"}
@@ -59,20 +61,21 @@ class ScoredImage:
 
 @dataclass(frozen=True, kw_only=True)
 class UnscoredFile:
-    """A file that could not be scored."""
+    """A file, or a page of one, that could not be scored."""
 
-    path: Path
+    name: str
     error: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredFile:
-    """A file under a model."""
+    """A file, or a page of one, under a model."""
 
-    path: Path
+    name: str
     score: float
     threshold: float
     decision: str  # accept or reject
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     anomaly_map: NDArray[np.float32]  # (H, W) in the picture's own pixels
 
 
@@ -167,50 +170,53 @@ def map_of(workspace: Workspace, model: Model, image: StoredPicture) -> tuple[fl
     return kept
 
 
-def score_files(
-    workspace: Workspace,
-    dataset_name: str,
-    paths: Sequence[Path],
-    *,
-    runtime: str = "torch",
-    progress: Callable[[int, int, str], None] | None = None,
+def score_file(
+    scorer: Detector, file: SourceFile, threshold: float, *, known: Container[str] = ()
 ) -> Iterator[ScoredFile | UnscoredFile]:
-    """Score files with the dataset's champion, one by one; a file that is no picture does not stop the others.
+    """Score a file; of several pages, each is a picture, called `name#2` and so on.
+
+    A file or page that is no picture comes with its reason, and stops nothing.
+
+    Args:
+        known: names of pictures to leave out.
+    """
+    try:
+        data = file_bytes(file.path, file.name)
+        count = pages(data, file.name)
+    except (BadImage, BadPicture) as error:
+        yield UnscoredFile(name=file.name, error=str(error))
+        return
+    for number in range(1, count + 1):
+        name = file.name if count == 1 else f"{file.name}#{number}"
+        if name in known:
+            continue
+        try:
+            pixels = decode(data if count == 1 else page(data, file.name, number), name)
+        except BadImage as error:
+            yield UnscoredFile(name=name, error=str(error))
+            continue
+        scored = scorer.score([pixels])[0]
+        yield ScoredFile(
+            name=name,
+            score=scored.score,
+            threshold=threshold,
+            decision=decision(scored.score, threshold),
+            pixels=pixels,
+            anomaly_map=scored.anomaly_map,
+        )
+
+
+def scorer(workspace: Workspace, model: Model, runtime: str = "torch") -> Detector:
+    """What scores files with a model.
 
     Args:
         runtime: one of RUNTIMES.
     Raises:
-        NoChampion: there is no model to score with.
         DeviceUnavailable: OpenVINO is not installed.
     """
-    model = champion(workspace, dataset_name)
-    loaded = (
-        detector(workspace, model) if runtime == "torch" else _compiled(workspace, model, RUNTIMES[runtime])
-    )
-    threshold = threshold_of(workspace, model)
-    for done, path in enumerate(paths):
-        if progress is not None:
-            progress(done, len(paths), path.name)
-        try:
-            pixels = decode(path.read_bytes(), path.name)
-        except OSError as error:
-            yield UnscoredFile(
-                path=path, error=f"File '{path}' can not be read: {error.strerror}. Check the path."
-            )
-            continue
-        except BadImage as error:
-            yield UnscoredFile(path=path, error=str(error))
-            continue
-        scored = loaded.score([pixels])[0]
-        yield ScoredFile(
-            path=path,
-            score=scored.score,
-            threshold=threshold,
-            decision=decision(scored.score, threshold),
-            anomaly_map=scored.anomaly_map,
-        )
-    if progress is not None:
-        progress(len(paths), len(paths), "done")
+    if runtime == "torch":
+        return detector(workspace, model)
+    return _compiled(workspace, model, RUNTIMES[runtime])
 
 
 def detector(workspace: Workspace, model: Model) -> Detector:

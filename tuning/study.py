@@ -9,7 +9,7 @@ import optuna
 
 from storage import datasets, studies
 from storage.outbox import PatientTracking
-from storage.records import DatasetVersion, ImageRecord, StudyState, now
+from storage.records import DatasetVersion, ImageRecord, Study, StudyState, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning import recording
@@ -133,7 +133,7 @@ def _complete(context: StudyContext) -> bool:
 def _prepare(workspace: Workspace, lease: Lease, bench: Bench, tracking: PatientTracking) -> StudyContext:
     spec = StudySpec.from_json(lease.study.spec)
     lease.report({"phase": "preparing", "trials": spec.trials, "waiting": None}, at_once=True)
-    version, images = lease.patiently(lambda: _read_version(workspace, lease.study.dataset_version_id))
+    version, images = lease.patiently(lambda: read_version(workspace, lease.study.dataset_version_id))
     pictures = study_pictures(images)
     check_objective(spec, pictures, version.dataset_name)
     backbones = _backbones(lease, bench, tracking, spec)
@@ -164,7 +164,7 @@ def _prepare(workspace: Workspace, lease: Lease, bench: Bench, tracking: Patient
     )
 
 
-def _read_version(workspace: Workspace, version_id: int) -> tuple[DatasetVersion, list[ImageRecord]]:
+def read_version(workspace: Workspace, version_id: int) -> tuple[DatasetVersion, list[ImageRecord]]:
     with workspace.session() as session:
         return datasets.get_version(session, version_id), datasets.list_images(session, version_id)
 
@@ -177,28 +177,11 @@ def _set_parent_run(workspace: Workspace, lease: Lease, parent_run_id: str) -> N
 def _backbones(
     lease: Lease, bench: Bench, tracking: Tracking, spec: StudySpec
 ) -> Mapping[str, ReadyBackbone]:
-    """The backbones that the study began with; at its beginning, those asked for.
-
-    What "auto" comes to depends on the machine, and two backbones may have features of one length: going on with
-    another one would give scores that nobody could tell from good ones.
-    """
+    """The backbones that the study began with; at its beginning, those asked for."""
     study = lease.study
     began = tracking.tags(study.parent_run_id) if study.parent_run_id else {}
-    names = began.get("backbone", "").split(recording.SEVERAL) if began else []
-    found = bench.resolve(spec, dict(zip(spec.backbones, names, strict=False)))
-    digests = recording.SEVERAL.join(ready.backbone.digest for ready in found.values())
-    if began.get("weights_digest", digests) != digests:
-        here = recording.SEVERAL.join(
-            f"{ready.backbone.name} from {ready.backbone.origin} (weights {ready.backbone.digest[:12]})"
-            for ready in found.values()
-        )
-        then = recording.SEVERAL.join(
-            digest[:12] for digest in began["weights_digest"].split(recording.SEVERAL)
-        )
-        raise BackboneChanged(
-            f"Study '{study.name}' began with {began['backbone']} from {began['backbone_origin']} (weights {then}); "
-            f"this worker has {here}. A study keeps its backbone: start a new study for the other one."
-        )
+    found = bench.resolve(spec, began_with(spec, began))
+    refuse_other_backbones(study, began, found)
     first = next(iter(found.values()))
     lease.report(
         {
@@ -209,6 +192,43 @@ def _backbones(
         at_once=True,
     )
     return found
+
+
+def began_with(spec: StudySpec, began: Mapping[str, str]) -> dict[str, str]:
+    """What each backbone that the specification names came to when the study began; empty at its beginning.
+
+    Args:
+        began: tags of the study's run in MLflow.
+    """
+    names = began.get("backbone", "").split(recording.SEVERAL) if began else []
+    return dict(zip(spec.backbones, names, strict=False))
+
+
+def refuse_other_backbones(
+    study: Study, began: Mapping[str, str], found: Mapping[str, ReadyBackbone]
+) -> None:
+    """Go on only with the backbones that the study began with.
+
+    What "auto" comes to depends on the machine, and two backbones may have features of one length: going on with
+    another one would give scores that nobody could tell from good ones.
+
+    Args:
+        began: tags of the study's run in MLflow; empty at its beginning.
+    Raises:
+        BackboneChanged: weights differ.
+    """
+    digests = recording.SEVERAL.join(ready.backbone.digest for ready in found.values())
+    if began.get("weights_digest", digests) == digests:
+        return
+    here = recording.SEVERAL.join(
+        f"{ready.backbone.name} from {ready.backbone.origin} (weights {ready.backbone.digest[:12]})"
+        for ready in found.values()
+    )
+    then = recording.SEVERAL.join(digest[:12] for digest in began["weights_digest"].split(recording.SEVERAL))
+    raise BackboneChanged(
+        f"Study '{study.name}' began with {began['backbone']} from {began['backbone_origin']} (weights {then}); "
+        f"this worker has {here}. A study keeps its backbone: start a new study for the other one."
+    )
 
 
 def _tracking(workspace: Workspace, lease: Lease) -> PatientTracking:

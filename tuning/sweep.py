@@ -5,18 +5,22 @@ import shutil
 import time
 from datetime import timedelta
 
+from storage.errors import StorageError
+from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning import arrivals, exports, jobs
+from tuning import arrivals, candidates, exports, jobs, model_exports
+from tuning.champion import settle_aliases
 
 logger = logging.getLogger(__name__)
 
-EXAMINATIONS_KEPT = timedelta(days=7)  # what was told of their jobs; what they found is in the database
+JOBS_KEPT = timedelta(days=7)  # what was told of them; what came of them lies elsewhere
 OLD_SECONDS = 24 * 3600.0  # younger leftovers may belong to a process that is still at work
 LEFTOVERS = (
     "checkpoints/*/.*",
     "maps/study-*",
     "maps/**/.tmp-*",
     "demo-*",
+    "export-*",
     "blobs/*/.tmp-*",
     "thumbnails/*/.tmp-*",
     "jobs/*/.tmp-*",
@@ -27,7 +31,7 @@ LEFTOVERS = (
 def sweep(workspace: Workspace) -> None:
     """Delete temporary files that nobody has touched for a day, old exports, and what arrived and was left for a week.
 
-    Jobs that examined a dataset are forgotten after a week, too.
+    Jobs that examined a dataset, made a candidate or exported a model are forgotten after a week, too.
 
     Fails never: what can't go is logged.
     """
@@ -37,7 +41,12 @@ def sweep(workspace: Workspace) -> None:
     except OSError:
         logger.warning("old uploads can not be removed", exc_info=True)
     exports.sweep(workspace.settings)
-    jobs.sweep(workspace.settings, "doctor-", older_than=EXAMINATIONS_KEPT)
+    try:
+        settle_aliases(workspace, Tracking(workspace.settings))
+    except StorageError:
+        logger.warning("MLflow's champions can not be compared with the record", exc_info=True)
+    for prefix in ("doctor-", candidates.PREFIX, model_exports.PREFIX):
+        jobs.sweep(workspace.settings, prefix, older_than=JOBS_KEPT)
     for pattern in LEFTOVERS:
         for path in workspace.settings.home.glob(pattern):
             try:

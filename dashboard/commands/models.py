@@ -1,4 +1,4 @@
-"""Commands on models and what they see: heatmaps, score, models, promote, backbones."""
+"""Commands on models and what they see: heatmaps, score, promote and its like, export-model, backbones."""
 
 import csv
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from dashboard.commands import reporting
 from dashboard.commands.reporting import ExitCode, command
 
 if TYPE_CHECKING:
+    from storage.listing import SourceFile
     from storage.records import ImageRecord, Model
     from storage.workspace import Workspace
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 Name = Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")]
-OPACITY = 0.6  # of the overlays written to files
 
 
 class Runtime(StrEnum):
@@ -94,10 +94,18 @@ def heatmaps(
 def score(
     name: Name,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to score.", exists=True, dir_okay=False)
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Pictures to score, folders of them, or archives (zip, tar).", exists=True
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the heatmaps; made when it is new.", file_okay=False)
+        Path | None,
+        typer.Option(
+            help="Folder for scores.csv, overlays and maps (.npy); made when it is new. The same command on the same "
+            "folder goes on where it was interrupted.",
+            file_okay=False,
+        ),
     ] = None,
     runtime: Annotated[
         Runtime,
@@ -109,41 +117,117 @@ def score(
     ] = Runtime.TORCH,
     as_json: AsJson = False,
 ) -> None:
-    """Score pictures with the champion: score, decision and, with --out, the heatmap of each."""
-    from tuning import predictor
+    """Score pictures with the champion: score and decision and, with --out, the heatmap and the map of each.
+
+    A picture that can't be read is told and stops nothing; the exit code is 1 then.
+    """
+    import tempfile
+
+    from tuning import batches, predictor
 
     workspace = reporting.open_workspace()
     model = predictor.champion(workspace, name)
-    rows: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    with reporting.progress_bar("Scoring") as progress:
-        for item in predictor.score_files(workspace, name, images, runtime=runtime.value, progress=progress):
-            if isinstance(item, predictor.UnscoredFile):
-                failed.append({"image": item.path, "error": item.error})
-                continue
-            heatmap = None
-            if out is not None:
-                heatmap = out / _file_name(len(rows) + 1, len(images), item.score, item.path.name)
-                _draw(heatmap, item.path.read_bytes(), item.path.name, item.anomaly_map, model)
-            rows.append(
-                {
-                    "image": item.path,
-                    "score": item.score,
-                    "threshold": item.threshold,
-                    "decision": item.decision,
-                    "heatmap": heatmap,
-                }
+    with tempfile.TemporaryDirectory(prefix="score-", dir=out and _made(out)) as unpacked:
+        with reporting.progress_bar("Unpacking") as progress:
+            files, skipped = batches.sort_out(_listed(images), Path(unpacked), progress.of_bytes)
+        if not files:
+            reporting.say(
+                "error: there is no picture in what was given. Give PNG, JPEG, BMP, TIFF or WebP files."
             )
+            raise typer.Exit(ExitCode.NOTHING)
+        rows = _scored(workspace, model, files, out, runtime)
+    failed = [row for row in rows if "error" in row]
     header = ["decision", "score", "threshold", "image"]
     text = reporting.table(
         header,
-        [[row["decision"], f"{row['score']:.4f}", f"{row['threshold']:.4f}", row["image"]] for row in rows],
+        [
+            [row["decision"], f"{row['score']:.4f}", f"{row['threshold']:.4f}", row["image"]]
+            for row in rows
+            if "error" not in row
+        ],
     )
-    reporting.answer([*rows, *failed], as_json=as_json, text=text if rows else "")
-    for file in failed:
-        reporting.say(f"error: {file['error']}")
+    reporting.answer(rows, as_json=as_json, text=text if len(rows) > len(failed) else "")
+    for row in failed:
+        reporting.say(f"error: {row['error']}")
+    if skipped:
+        reporting.say(f"Left out: {wording.plural(len(skipped), 'file')} of no kind that is read.")
     if failed:
         raise typer.Exit(ExitCode.ERROR)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _listed(paths: Sequence[Path]) -> "list[SourceFile]":
+    """The files that were named, and those of the folders that were; called as the paths that lead to them."""
+    from storage.listing import SourceFile, walk
+
+    files: list[SourceFile] = []
+    for path in paths:
+        if path.is_dir():
+            files += [SourceFile(name=f"{path.name}/{file.name}", path=file.path) for file in walk(path)]
+        else:
+            files.append(SourceFile(name=str(path), path=path))
+    return files
+
+
+def _scored(
+    workspace: "Workspace", model: "Model", files: "Sequence[SourceFile]", out: Path | None, runtime: Runtime
+) -> list[dict[str, Any]]:
+    """Rows of the answer, in the order of the files; with `out`, everything is kept there, too."""
+    from dashboard.overlays import drawer
+    from tuning import operating_points, predictor
+    from tuning.batch_scoring import score_batch
+
+    scorer = predictor.scorer(workspace, model, runtime.value)
+    threshold = operating_points.threshold_of(workspace, model)
+    rows: list[dict[str, Any]] = []
+    with reporting.progress_bar("Scoring") as progress:
+        if out is not None:
+            found = score_batch(
+                scorer,
+                model,
+                threshold,
+                files,
+                out,
+                draw=drawer(model),
+                runtime=runtime.value,
+                progress=progress,
+            )
+            for one in found:
+                if one.error is not None:
+                    rows.append({"image": one.name, "error": one.error})
+                    continue
+                rows.append(
+                    {
+                        "image": one.name,
+                        "score": one.score,
+                        "threshold": one.threshold,
+                        "decision": one.decision,
+                        "heatmap": out / str(one.overlay),
+                        "map": out / str(one.map),
+                    }
+                )
+            return rows
+        for done, file in enumerate(files):
+            progress(done, len(files), file.name)
+            for item in predictor.score_file(scorer, file, threshold):
+                if isinstance(item, predictor.UnscoredFile):
+                    rows.append({"image": item.name, "error": item.error})
+                    continue
+                rows.append(
+                    {
+                        "image": item.name,
+                        "score": item.score,
+                        "threshold": item.threshold,
+                        "decision": item.decision,
+                        "heatmap": None,
+                        "map": None,
+                    }
+                )
+    return rows
 
 
 @command
@@ -211,6 +295,8 @@ def _write_overlays(
     Two passes over the pictures, the second from the cache: the names need all scores, and the maps may not fit in
     memory.
     """
+    from dashboard.overlays import drawer
+    from engine.images import decode
     from tuning import predictor
     from tuning.operating_points import threshold_of
 
@@ -223,17 +309,14 @@ def _write_overlays(
     if sort_by is SortBy.SCORE:
         ordered.sort(key=lambda image: -scores[image.id])
     threshold = threshold_of(workspace, model)
+    draw = drawer(model)
+    out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with reporting.progress_bar("Drawing") as progress:
         for item in predictor.score_images(workspace, model, ordered, progress=progress):
             file_name = _file_name(len(rows) + 1, len(ordered), item.score, item.image.name)
-            _draw(
-                out / file_name,
-                workspace.blobs.get(item.image.digest),
-                item.image.name,
-                item.anomaly_map,
-                model,
-            )
+            pixels = decode(workspace.blobs.get(item.image.digest), item.image.name)
+            (out / file_name).write_bytes(draw(pixels, item.anomaly_map))
             rows.append(
                 {
                     "file": file_name,
@@ -250,17 +333,6 @@ def _write_overlays(
         writer.writeheader()
         writer.writerows(rows)
     return rows
-
-
-def _draw(file: Path, data: bytes, name: str, anomaly_map: Any, model: "Model") -> None:
-    from dashboard.scales import scale_of, seen_by
-    from engine.heatmap import overlay, veil
-    from engine.images import decode
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = decode(data, name)
-    drawn = overlay(pixels, anomaly_map, scale_of(model), OPACITY)
-    veil(drawn, seen_by(model, *pixels.shape[:2])).save(file)
 
 
 def _file_name(place: int, total: int, score: float, name: str) -> str:

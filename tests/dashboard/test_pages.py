@@ -331,6 +331,11 @@ def test_champion_is_withdrawn_with_a_reason_and_can_be_promoted_again(
         assert models.champion(session, "parts") is None
         event = events.list_events(session, "parts")[0]
     assert (event.who, event.what) == ("dashboard", "withdrew the champion, model version 1: blind to dents")
+    _clean(_button(app, "Look and promote").click().run())
+    _button(app, "Promote version 1").click().run()
+    assert [error.value for error in app.error] == [
+        "The reason is empty; a promotion is recorded with one. Write a few words."
+    ]
     app.text_input(key="why 1").set_value("the next is worse")
     _clean(_button(app, "Promote version 1").click().run())
     assert "Champion: version 1" in [block.value for block in app.subheader]

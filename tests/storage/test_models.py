@@ -10,7 +10,14 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import models
 from storage.database import session
-from storage.errors import AlreadyChampion, ModelNotFound, NotChampion, StudyNotFound, VersionNotFound
+from storage.errors import (
+    AlreadyChampion,
+    ChampionChanged,
+    ModelNotFound,
+    NotChampion,
+    StudyNotFound,
+    VersionNotFound,
+)
 from storage.records import Model, ModelState, Promotion, Study
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -98,6 +105,7 @@ def test_first_promotion_makes_a_champion_and_is_recorded(engine: Engine, make_m
         why="better",
         created_at=START + timedelta(hours=1),
         replaced_model_id=None,
+        figures=None,
     )
     with session(engine) as opened:
         assert models.champion(opened, "plates") == replace(
@@ -249,3 +257,72 @@ def test_unknown_ids_are_refused(engine: Engine, make_model: MakeModel) -> None:
                 figures={},
                 now=START,
             )
+
+
+def promote_over(engine: Engine, model: Model, reigning: Model | None) -> Promotion:
+    with session(engine) as opened:
+        return models.promote_instead_of(
+            opened,
+            model_id=model.id,
+            reigning_id=None if reigning is None else reigning.id,
+            who="study policy",
+            why="better",
+            figures={"comparison": None},
+            now=START,
+        )
+
+
+def test_model_replaces_only_the_champion_that_it_was_compared_with(
+    engine: Engine, make_model: MakeModel
+) -> None:
+    first, second, third = (make_model(version=number) for number in (1, 2, 3))
+    promotion = promote_over(engine, first, None)
+    assert promotion.figures == {"comparison": None}
+    with pytest.raises(ChampionChanged, match="has version 1 as champion by now; model 2 was not compared"):
+        promote_over(engine, second, None)
+    promote_over(engine, second, first)
+    with pytest.raises(ChampionChanged, match="version 2 as champion"):
+        promote_over(engine, third, first)
+    with session(engine) as opened:
+        models.retire(opened, model_id=second.id)
+    with pytest.raises(ChampionChanged, match="no champion by now"):
+        promote_over(engine, third, second)
+    assert states(engine) == {
+        1: ModelState.RETIRED,
+        2: ModelState.RETIRED,
+        3: ModelState.CANDIDATE,
+    }
+
+
+def test_of_two_that_decide_at_once_one_must_compare_again(engine: Engine, make_model: MakeModel) -> None:
+    rivals = [make_model(version=number) for number in range(1, 5)]
+
+    def attempt(model: Model) -> bool:
+        try:
+            promote_over(engine, model, None)
+        except ChampionChanged:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(rivals)) as threads:
+        assert sorted(threads.map(attempt, rivals)) == [False, False, False, True]
+    assert list(states(engine).values()).count(ModelState.CHAMPION) == 1
+
+
+def test_champion_before_the_present_one(engine: Engine, make_model: MakeModel) -> None:
+    def previous() -> int | None:
+        with session(engine) as opened:
+            found = models.previous_champion(opened, "plates")
+        return None if found is None else found.version
+
+    first, second = make_model(version=1), make_model(version=2)
+    assert previous() is None
+    promote(engine, first)
+    assert previous() is None
+    promote(engine, second)
+    assert previous() == 1
+    promote(engine, first)
+    assert previous() == 2
+    with session(engine) as opened:
+        models.retire(opened, model_id=first.id)
+    assert previous() == 1  # withdrawn, nobody serves: the last that did

@@ -1,7 +1,10 @@
 """Fixtures of the tests of studies: a dataset that the tiny backbone can learn, and a worker that runs here."""
 
+import os
+import signal
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -94,3 +97,23 @@ def run_one():
         return trial
 
     return run
+
+
+@pytest.fixture
+def kill_job():
+    """Kill -9 the process of a job: `kill_job("tuning.exports", 7)`."""
+
+    def kill(module, *arguments):
+        wanted = [module, *map(str, arguments)]
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal() and _command(entry)[-len(wanted) :] == wanted:
+                os.kill(int(entry), signal.SIGKILL)
+
+    return kill
+
+
+def _command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:  # ended meanwhile
+        return []

@@ -103,6 +103,8 @@ def test_exports_of_yesterday_are_swept_and_those_of_today_stay(workspace, parts
 def test_what_was_told_of_old_exports_is_forgotten(workspace, parts) -> None:
     assert export(workspace, parts).state is JobState.DONE
     key = exports.job_key(parts.id)
+    while jobs.is_running(workspace.settings, key):  # it tells its end, then it ends
+        time.sleep(0.01)
     for path in (workspace.settings.jobs_folder / key).iterdir():
         os.utime(path, (0, 0))
     exports.sweep(workspace.settings)

@@ -1,0 +1,57 @@
+"""What a certificate grants and what it refuses."""
+
+import pytest
+
+from engine.certificate import Certificate, Comparison, certificate
+
+
+def compared(ours: list[float], theirs: list[float]) -> Comparison:
+    return Comparison(
+        names=[f"{place}.png" for place in range(len(ours))],
+        original_scores=ours,
+        export_scores=theirs,
+        original_ms=[10.0] * len(ours),
+        export_ms=[5.0] * len(ours),
+    )
+
+
+def certified(ours: list[float], theirs: list[float], threshold: float) -> Certificate:
+    found = compared(ours, theirs)
+    margin = found.largest_score_difference
+    return certificate(found, threshold=threshold, threshold_inside=threshold + margin)
+
+
+def test_picture_at_the_threshold_stays_accepted_though_its_last_digits_differ() -> None:
+    granted = certified([0.0, 0.5, 1.0], [0.0, 0.5001, 1.0], threshold=0.5)
+    assert granted.granted
+    assert granted.reason is None
+    assert (granted.flipped, granted.pictures) == (0, 3)
+    assert (granted.original_p50_ms, granted.export_p95_ms) == (10.0, 5.0)
+    assert Certificate.from_json(granted.to_json()) == granted
+
+
+def test_flipped_decision_withholds_the_export_and_names_the_picture() -> None:
+    withheld = certified([0.0, 0.50005, 1.0], [0.0, 0.49995, 1.0], threshold=0.5)
+    assert not withheld.granted
+    assert withheld.flipped_pictures == ("1.png",)
+    assert withheld.reason is not None
+    assert "1 of 3 pictures otherwise than the original ('1.png'" in withheld.reason
+    assert "safetensors" in withheld.reason
+
+
+def test_scores_that_differ_by_more_than_rounding_withhold_the_export() -> None:
+    withheld = certified([0.0, 1.0], [0.05, 1.0], threshold=0.5)
+    assert withheld.flipped == 0
+    assert not withheld.granted
+    assert withheld.reason is not None
+    assert "by up to 0.05; only 0.01" in withheld.reason
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_score_that_is_no_number_withholds_the_export(broken: float) -> None:
+    withheld = certified([0.0, 1.0], [0.0, broken], threshold=0.5)
+    assert not withheld.granted
+
+
+def test_without_pictures_nothing_is_certified() -> None:
+    assert not certified([], [], threshold=0.5).granted
