@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from dashboard import batching, downloads, heatmap, incidents
+from dashboard import batching, downloads, incidents
 from dashboard.components import choosing, job_progress, legend, look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.components.uploader import uploader
@@ -17,6 +17,7 @@ from dashboard.session import WHO, workspace
 from dashboard.thumbnails import data_url, shrunk
 from dashboard.views import DATASETS, STUDIES
 from dashboard.wording import moment, number, plain, plural
+from engine import heatmap
 from engine.images import decode, page
 from storage import datasets, models, staging
 from storage.records import Model

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dashboard.heatmap import overlay
 from PIL import Image
 
 from dashboard import maps
 from dashboard.scales import scale_of
+from engine.heatmap import overlay
 from engine.images import decode
 from engine.masks import decode_mask
 from engine.regions import regions
