@@ -16,6 +16,7 @@ from tuning.versions import Comparison, compare_images
 
 if TYPE_CHECKING:
     from tuning.backbones import BackboneStatus, OfferedBackbone
+    from tuning.estimate import Estimate
 
 
 def thumbnail_url(digest: str) -> str:
@@ -97,3 +98,36 @@ def offered_backbones() -> "list[OfferedBackbone]":
 def scores_by_model() -> dict[int, list[ScoredPicture]]:
     """The scored test pictures of each model by its id, filled by the heatmap page once all have a score."""
     return {}
+
+
+@st.cache_data(ttl=60, max_entries=64, show_spinner=False)
+def study_estimate(version_id: int, spec: str, *, measure: bool) -> "Estimate | None":
+    """How long a study would take here, asked again after a minute: trials that end meanwhile tell more.
+
+    Args:
+        spec: of the study, as JSON.
+    """
+    import json
+
+    from tuning.estimate import estimate
+    from tuning.spec import StudySpec
+
+    return estimate(workspace(), version(version_id), StudySpec.from_json(json.loads(spec)), measure=measure)
+
+
+def study_speed(spec: str) -> None:
+    """Measure this machine for a study of this specification, given as JSON; some seconds, and kept on disk."""
+    import json
+
+    from tuning.spec import StudySpec
+    from tuning.speed import measured_speed
+
+    measured_speed(workspace().settings, StudySpec.from_json(json.loads(spec)))
+
+
+@st.cache_data(ttl=60, max_entries=16, show_spinner=False)
+def common_layers(backbones: tuple[str, ...], weights: str | None) -> tuple[tuple[int, ...], ...]:
+    """The choices of layers that all of several backbones have."""
+    from tuning import backbones as known
+
+    return known.common_layers(workspace().settings, backbones, weights)

@@ -1,5 +1,6 @@
 """Which backbone a study would use here, and which others could be had, before anything is started."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from engine.errors import DeviceUnavailable, EngineError, WeightsUnavailable
 from engine.features import layer_choices
 from storage.settings import Settings
 from storage.workspace import Workspace
+from tuning.errors import BadSpec
+from tuning.spec import StudySpec
 
 # What people are offered by name; any other timm model can be named as well.
 OFFERED = {
@@ -86,6 +89,29 @@ def offered_layers(
     if name == "auto":
         name = SHIPPED if weights is None else at_hand(name, weights).name
     return layer_choices(name)
+
+
+def common_layers(
+    settings: Settings, backbones: Sequence[str], weights: str | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """The choices of layers that every one of several backbones would be offered; the first one's order.
+
+    Args:
+        weights: file of the backbone, or of the one among several that it is named after.
+    Raises:
+        UnknownBackbone, WeightsUnavailable: there is no such backbone or file.
+        BadSpec: they have no choice in common.
+    """
+    spec = StudySpec(backbones=tuple(backbones), weights=weights)
+    files = {name: spec.weights_of(name) for name in spec.backbones}
+    offered = [offered_layers(settings, name, Path(file) if file else None) for name, file in files.items()]
+    common = tuple(choice for choice in offered[0] if all(choice in others for others in offered[1:]))
+    if not common:
+        raise BadSpec(
+            f"Backbones {', '.join(backbones)} have no choice of layers in common. Give --layers that all of them "
+            "have, or search them in studies of their own."
+        )
+    return common
 
 
 def _device_here(settings: Settings) -> torch.device | None:

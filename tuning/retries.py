@@ -17,12 +17,17 @@ SMALLER = "batches_divided_by"  # user attribute of a trial: memory ran out unde
 _KEPT = (ORIGIN, SMALLER, RETRY_OF)  # what a configuration that is put back keeps of the trial that had it
 
 
-def put_back(url: str, search: optuna.Study, number: int, reason: str) -> None:
-    """Give up a running trial by a person's wish, and enqueue its configuration for when the study goes on."""
+def put_back(url: str, search: optuna.Study, number: int, reason: str) -> bool:
+    """Give up a running trial by a person's wish, and enqueue its configuration for when the study goes on.
+
+    Returns:
+        Whether it was still running.
+    """
     trial = _trial(search, number)
-    if _lose(url, search, trial, LOST, reason):
+    if given := _lose(url, search, trial, LOST, reason):
         kept = {name: trial.user_attrs[name] for name in _KEPT if name in trial.user_attrs}
         search.enqueue_trial(configuration(trial), user_attrs=kept)
+    return given
 
 
 def try_again(url: str, search: optuna.Study, number: int, reason: str, **marks: Any) -> bool:
@@ -50,9 +55,9 @@ def will_try_again(search: optuna.Study, number: int) -> bool:
     return _retries(search, _trial(search, number)) < RETRIES
 
 
-def lose(url: str, search: optuna.Study, number: int, reason: str) -> None:
-    """Give up a running trial for good; it does not count."""
-    _lose(url, search, _trial(search, number), LOST, reason)
+def lose(url: str, search: optuna.Study, number: int, reason: str) -> bool:
+    """Give up a running trial for good; it does not count. Answers whether it was still running."""
+    return _lose(url, search, _trial(search, number), LOST, reason)
 
 
 def give_up(url: str, study_id: int, reason: str) -> list[str]:

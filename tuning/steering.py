@@ -118,18 +118,17 @@ def clone(workspace: Workspace, study_id: int, *, name: str | None = None) -> St
         StudyNotFound, BadSpec, DatasetTooSmall: there is none, or the dataset can't carry it any more.
     """
     study = _study(workspace, study_id)
-    return launch_study(
-        workspace, study.dataset_name, like(workspace, study), name=name or f"{study.name}, again"
-    )
-
-
-def like(workspace: Workspace, study: Study) -> StudySpec:
-    """The specification for another study of this kind, of the dataset's latest version."""
     spec = StudySpec.from_json(study.spec)
     with workspace.session() as session:
         latest = datasets.latest_version(session, study.dataset_name)
-    # Values of other pictures say nothing here.
-    return spec if latest.id == study.dataset_version_id else replace(spec, follows=None)
+    if latest.id != study.dataset_version_id:  # values of other pictures say nothing
+        spec = replace(spec, follows=None)
+    return launch_study(workspace, study.dataset_name, spec, name=name or f"{study.name}, again")
+
+
+def like(study: Study) -> StudySpec:
+    """The specification to begin another study with: it may be changed, so it starts from nobody's trials."""
+    return replace(StudySpec.from_json(study.spec), follows=None)
 
 
 def rename(workspace: Workspace, study_id: int, name: str) -> Study:

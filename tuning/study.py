@@ -95,13 +95,13 @@ def _run_all(context: StudyContext, bench: Bench, search: optuna.Study, run: Run
         lease.patiently(lambda: _set_open(context, open_to_others=False))
         while not (done := settle(context, search)):
             trials = begun_of(context, search)
+            lease.pause(WAIT_SECONDS)
             if searching.left(trials, _spec_now(context)) > 0:
                 break
             best = searching.best(trials)
             lease.report(
                 {"phase": "training", "waiting_for_others": True, "best": best.value if best else None}
             )
-            lease.pause(WAIT_SECONDS)
         lease.report({"waiting_for_others": None})
         if done:
             return

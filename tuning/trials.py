@@ -66,6 +66,7 @@ def run_trials(context: StudyContext, bench: Bench, search: optuna.Study, run: R
             logger.warning("%s", taken)
         finally:
             context.lease.hold_slot(None)
+        _tidy(context, search)
 
 
 def settle(context: StudyContext, search: optuna.Study) -> bool:
@@ -127,12 +128,7 @@ def _one_trial(
         logger.info("trial %d begins", trial.number + 1, extra=about)
         try:
             trained = _train(context, bench, trial, run_id, config, smaller, run)
-        except (
-            ChildDied,
-            EngineError,
-            MemoryError,
-            RuntimeError,
-        ) as error:  # torch raises RuntimeError for its own
+        except (ChildDied, EngineError, MemoryError, RuntimeError) as error:  # torch raises RuntimeError
             if not isinstance(error, EngineError | ChildDied):
                 bench.renew()  # a device that failed once may fail whatever comes next in that process
             _failed(context, search, begun, run_id, error)
@@ -203,10 +199,14 @@ def _keep(context: StudyContext, search: optuna.Study, begun: _Begun, run_id: st
     recording.keep_head(context, run_id, trial, trained.findings.value, begun_of(context, search))
     context.tracking.end_run(run_id)
     _end(context, search, begun, TrialState.COMPLETE, trained.findings.value)
-    after = begun_of(context, search)
-    best = searching.best(after)
-    lease.report({"best": best.value if best else None}, at_once=True)
-    recording.sweep_heads(context, after)
+
+
+def _tidy(context: StudyContext, search: optuna.Study) -> None:
+    """After a trial has ended: show the best, and delete the heads that are not among the best any more."""
+    trials = begun_of(context, search)
+    best = searching.best(trials)
+    context.lease.report({"best": best.value if best else None}, at_once=True)
+    recording.sweep_heads(context, trials)
 
 
 def _failed(
@@ -272,10 +272,13 @@ def _give_back(
     url, number = context.workspace.settings.optuna_url, begun.trial.number
     try:
         _in_session(context, slots.beat_slot, begun.slot)  # only who holds the slot may touch its trial
-        (retries.put_back if again else retries.lose)(url, search, number, reason)
-        _in_session(context, slots.free_slot, begun.slot)
+        given = (retries.put_back if again else retries.lose)(url, search, number, reason)
+        _in_session(context, slots.free_slot if given else slots.finish_slot, begun.slot)
     except (StorageError, OptunaError):
         logger.warning("trial %d was not given back", number + 1, exc_info=True)
+        return
+    if not given:  # it had ended when the wish came
+        return
     shutil.rmtree(head_folder(context.workspace, context.lease.study.id, number), ignore_errors=True)
     if run_id is not None:
         context.tracking.end_run(run_id, "KILLED")
@@ -315,12 +318,10 @@ def _settled(context: StudyContext, search: optuna.Study) -> bool:
         for trial in retries.running(search):
             if trial.number not in known:  # its worker died before it could say whose it is
                 _lost(context, search, trial)
-        if any(slot.worker_id is not None for slot in taken):
-            return False
         spec = StudySpec.from_json(studies.get_study(session, lease.study.id).spec)
         trials = search.get_trials(deepcopy=False)
-        if searching.left(trials, spec) > 0:
-            slots.recount(session, **lease.hold, done=searching.counted(trials))
+        slots.recount(session, **lease.hold, done=searching.counted(trials))
+        if any(slot.worker_id is not None for slot in taken) or searching.left(trials, spec) > 0:
             return False
         slots.drop_free_slots(session, lease.study.id)
         return True

@@ -68,7 +68,7 @@ def read_wish(spec: StudySpec, wanted: Mapping[str, Any]) -> dict[str, Any]:
             )
         values = spec.space[name]
         if name == "layers" and not isinstance(value, str):
-            value = "+".join(map(str, value))
+            value = "+".join(map(str, (value,) if isinstance(value, int) else value))
         if value not in values:
             rule = str(values) if isinstance(values, Range) else ", ".join(map(str, values))
             raise BadSpec(

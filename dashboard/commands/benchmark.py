@@ -8,8 +8,9 @@ import typer
 
 from dashboard import wording
 from dashboard.commands import reporting
+from dashboard.commands.parsing import knobs, numbers, pixels
 from dashboard.commands.reporting import command
-from dashboard.commands.studies import Resize, knobs, numbers, pixels
+from dashboard.commands.studies import Resize
 from dashboard.errors import BadOption
 
 if TYPE_CHECKING:

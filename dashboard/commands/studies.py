@@ -1,13 +1,12 @@
-"""Commands on studies: study, studies, pause, resume, cancel."""
+"""Commands on studies: study, knobs, pause, resume, cancel; those on studies that exist are in `steering`."""
 
-import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dashboard.commands import reporting
+from dashboard.commands import parsing, reporting, steering
 from dashboard.commands.reporting import ExitCode, command
 from dashboard.commands.watching import follow
 from dashboard.errors import BadOption
@@ -15,6 +14,7 @@ from dashboard.errors import BadOption
 if TYPE_CHECKING:
     from storage.records import Study
     from storage.workspace import Workspace
+    from tuning.spec import StudySpec
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 StudyId = Annotated[
@@ -23,26 +23,44 @@ StudyId = Annotated[
 
 
 class Resize(StrEnum):
-    """engine.geometry.RESIZES again, for the same reason as `Objective`."""
+    """engine.geometry.RESIZES again: importing it would slow every `--help` down. A test holds the two together."""
 
     SQUASH = "squash"  # the whole picture, its sides scaled apart
     LETTERBOX = "letterbox"  # the whole picture with bars beside it
     CROP = "crop"  # the middle, as the paper does
 
 
-class Objective(StrEnum):
-    """tuning.spec.Figure again: importing it would slow every `--help` down. A test holds the two together."""
+class Sampler(StrEnum):
+    """tuning.spec.Sampler again, for the same reason."""
 
-    IMAGE_AUROC = "image_auroc"
-    AUPRO = "aupro"
-    AVERAGE_PRECISION = "average_precision"
-    F1 = "f1"
+    TPE = "tpe"
+    GP = "gp"
+    CMAES = "cmaes"
+    RANDOM = "random"
+    GRID = "grid"
+
+
+class Pruner(StrEnum):
+    """tuning.spec.Pruner again."""
+
+    MEDIAN = "median"
+    HYPERBAND = "hyperband"
+    NONE = "none"
+
+
+class PresetName(StrEnum):
+    """The names of tuning.presets.PRESETS again."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    THOROUGH = "thorough"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `simplenet`."""
     app.command()(study)
-    app.command(name="studies")(list_studies)
+    app.command(name="knobs")(list_knobs)
+    steering.register(app)
     for function in (pause, resume, cancel):
         app.command()(function)
 
@@ -50,7 +68,49 @@ def register(app: typer.Typer) -> None:
 @command
 def study(
     name: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
-    trials: Annotated[int, typer.Option(min=1, help="Configurations to try, the paper's own included.")] = 12,
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            help="What to begin with: quick (8 trials), standard (20), thorough (60, more settings, three seeds). "
+            "Every other option replaces its part. Default: standard."
+        ),
+    ] = None,
+    like: Annotated[
+        int | None, typer.Option(metavar="STUDY", help="Begin with another study's settings instead.")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say how long it would take on this machine.")
+    ] = False,
+    study_name: Annotated[str | None, typer.Option("--name", help="What to call the study.")] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Configurations to try, the paper's own included. Default: the preset's."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Begin no more trials after so many minutes of search; without --trials, nothing else ends it."
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TRIALS",
+            help="End after so many trials in a row without a new best; without --trials, nothing else ends it.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="By how much a new best must be better to count for --patience. Default: 0.001."),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIGURE",
+            help="Figure on the validation pictures to maximise: image_auroc, aupro, average_precision or f1; or "
+            'weights of several, such as "image_auroc=0.7,aupro=0.3". Default: image_auroc.',
+        ),
+    ] = None,
     noise_std: Annotated[
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="Range of the noise σ to search. Default: 0.005 0.5."),
@@ -69,12 +129,29 @@ def study(
         list[str] | None,
         typer.Option(
             metavar="KNOB=VALUES",
-            help='Another setting to search, such as "patch_size=1,3,5"; one value fixes it. Repeat it for more.',
+            help='Another setting to search: values, such as "patch_size=1,3,5" (one value fixes it), or a range, such '
+            'as "margin=0.1..2" or "final_lr=0..1:linear". Repeat it for more. `simplenet knobs` lists them all.',
         ),
     ] = None,
-    objective: Annotated[
-        Objective, typer.Option(help="Figure on the validation pictures to maximise.")
-    ] = Objective.IMAGE_AUROC,
+    sampler: Annotated[
+        Sampler | None, typer.Option(help="Who proposes configurations. Default: tpe.")
+    ] = None,
+    pruner: Annotated[
+        Pruner | None, typer.Option(help="Who ends hopeless trials early. Default: median.")
+    ] = None,
+    grid_steps: Annotated[
+        int | None, typer.Option(help="Values that the sampler grid cuts a range into. Default: 5.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings per trial; its value is their mean. Default: the preset's.")
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds that a picture may take on the worker's device; slower trials can't win."
+        ),
+    ] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher is taken first. Default: 0.")] = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -82,8 +159,9 @@ def study(
         ),
     ] = None,
     resize: Annotated[
-        Resize, typer.Option(help="How pictures of other proportions are laid on that size.")
-    ] = Resize.SQUASH,
+        Resize | None,
+        typer.Option(help="How pictures of other proportions are laid on that size. Default: squash."),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, metavar="EPOCHS", help="Length of every trial. Default: the engine's."),
@@ -92,12 +170,13 @@ def study(
         float | None,
         typer.Option(metavar="RATE", help="Wanted share of normal parts rejected. Default: 0.05."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the search and of every training.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the search and of every training. Default: 0.")] = None,
     backbone: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A timm model, or drawnet, which ships along. Default: the setting, else auto.",
+            help="A timm model, or drawnet, which ships along; repeat it to compare several. "
+            "Default: the setting, else auto.",
         ),
     ] = None,
     weights: Annotated[
@@ -113,56 +192,70 @@ def study(
 
     A worker is started when none is running. Ctrl-C stops following; the study goes on.
     """
-    fields: dict[str, Any] = {
+    if preset is not None and like is not None:
+        raise BadOption("--preset and --like both say what to begin with. Give one of them.")
+    given: dict[str, Any] = {
         "trials": trials,
-        "objective": objective.value,
+        "minutes": minutes,
+        "patience": patience,
+        "tolerance": tolerance,
+        "objective": None if objective is None else parsing.objective(objective),
+        "noise_std": noise_std,
+        "layers": tuple(parsing.numbers(choice, "--layers") for choice in layers) if layers else None,
+        "adaptor_depths": parsing.numbers(adaptor_depths, "--adaptor-depths") if adaptor_depths else None,
+        "knobs": parsing.searched(search, "--search") if search else None,
+        "sampler": sampler,
+        "pruner": pruner,
+        "grid_steps": grid_steps,
+        "seeds": seeds,
+        "latency_ms": latency_ms,
+        "priority": priority,
+        "resize": None if resize is None else resize.value,
+        "epochs": epochs,
+        "false_reject_rate": false_reject_rate,
         "seed": seed,
-        "resize": resize.value,
+        "backbones": tuple(backbone) if backbone else None,
+        "weights": None if weights is None else str(weights.expanduser().absolute()),
     }
-    if noise_std is not None:
-        fields["noise_std"] = noise_std
-    if layers:
-        fields["layers"] = tuple(numbers(choice, "--layers") for choice in layers)
-    if adaptor_depths is not None:
-        fields["adaptor_depths"] = numbers(adaptor_depths, "--adaptor-depths")
-    if search:
-        fields["knobs"] = knobs(search, "--search")
+    fields = {field: value for field, value in given.items() if value is not None}
     if size is not None:
-        fields["height"], fields["width"] = pixels(size)
-    if epochs is not None:
-        fields["epochs"] = epochs
-    if false_reject_rate is not None:
-        fields["false_reject_rate"] = false_reject_rate
-    if backbone is not None:
-        fields["backbones"] = (backbone,)
-    if weights is not None:
-        fields["weights"] = str(weights.expanduser().absolute())
-    _launch(name, fields, detach=detach, as_json=as_json)
+        fields["height"], fields["width"] = parsing.pixels(size)
+    if trials is None and (minutes is not None or patience is not None):
+        fields["trials"] = None
+    workspace = reporting.open_workspace()
+    spec = _spec(workspace, fields, preset, like)
+    if estimate:
+        _estimate(workspace, name, spec, as_json=as_json)
+    else:
+        _launch(workspace, name, spec, study_name, detach=detach, as_json=as_json)
 
 
 @command
-def list_studies(
-    dataset: Annotated[str | None, typer.Option(help="Only the studies of this dataset.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the studies, the newest first."""
-    from storage import datasets, studies
+def list_knobs(as_json: AsJson = False) -> None:
+    """List what a study can search: range or choices, and what each setting means."""
+    from tuning.knobs import KNOBS, SEARCHED
 
-    workspace = reporting.open_workspace()
-    with workspace.session() as session:
-        if dataset is not None:
-            datasets.get_dataset(session, dataset)
-        found = sorted(studies.list_studies(session, dataset=dataset), key=lambda item: item.id, reverse=True)
-    text = reporting.table(
-        ["study", "dataset", "state", "trial", "best", "name"],
+    told = [
+        {
+            "name": name,
+            "default": name in SEARCHED,
+            "choices": knob.choices,
+            "range": knob.range,
+            "meaning": knob.meaning,
+        }
+        for name, knob in {**SEARCHED, **KNOBS}.items()
+    ]
+    rows = [
         [
-            [item.id, item.dataset_name, item.state.value, _trial_of(item), _best_of(item), item.name]
-            for item in found
-        ],
-    )
-    reporting.answer(
-        found, as_json=as_json, text=text if found else "No study yet. Start one: simplenet study DATASET"
-    )
+            name,
+            ",".join("+".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in knob.choices),
+            f"{knob.range}{':log' if knob.range.log else ''}" if knob.range else "",
+            knob.meaning,
+        ]
+        for name, knob in {**SEARCHED, **KNOBS}.items()
+    ]
+    text = reporting.table(["setting", "values worth trying", "range", "meaning"], rows)
+    reporting.answer(told, as_json=as_json, text=text)
 
 
 @command
@@ -183,19 +276,78 @@ def cancel(study_id: StudyId, as_json: AsJson = False) -> None:
     _want(study_id, "cancel", as_json=as_json)
 
 
-def _launch(name: str, fields: dict[str, Any], *, detach: bool, as_json: bool) -> None:
-    from tuning import queries
-    from tuning.backbones import offered_layers
-    from tuning.commands import launch_study
+def _spec(
+    workspace: "Workspace", fields: dict[str, Any], preset: PresetName | None, like: int | None
+) -> "StudySpec":
+    """The specification that the options come to."""
+    from tuning import steering
+    from tuning.backbones import common_layers
+    from tuning.presets import STANDARD, preset_fields
     from tuning.spec import StudySpec
 
-    workspace = reporting.open_workspace()
-    if "layers" not in fields:
-        weights = fields.get("weights")
-        fields["layers"] = offered_layers(
-            workspace.settings, fields.get("backbones", ("auto",))[0], Path(weights) if weights else None
+    if like is not None:
+        with workspace.session() as session:
+            from storage import studies
+
+            base = steering.like(studies.get_study(session, like)).to_json()
+        if "backbones" in fields:  # another backbone has other layers
+            base.pop("layers")
+    else:
+        base = preset_fields(preset.value if preset else STANDARD)
+    if {"minutes", "patience"} & set(fields):  # what ends the study is said anew, as a whole
+        base |= {"minutes": None, "patience": None}
+    wanted = base | fields
+    if "layers" not in wanted:
+        backbones = wanted.get("backbones", ("auto",))
+        wanted["layers"] = common_layers(workspace.settings, backbones, wanted.get("weights"))
+    return StudySpec(**wanted)
+
+
+def _estimate(workspace: "Workspace", name: str, spec: "StudySpec", *, as_json: bool) -> None:
+    from dashboard import wording
+    from storage import datasets
+    from tuning.estimate import estimate
+
+    with workspace.session() as session:
+        version = datasets.latest_version(session, name)
+    found = estimate(workspace, version, spec)
+    if found is None:
+        raise BadOption(
+            f"The time of a study on backbone '{spec.backbone}' can't be told: its weights, or the device "
+            f"'{workspace.settings.device}', are not on this machine. Give a --weights file or another --backbone."
         )
-    launched = launch_study(workspace, name, StudySpec(**fields))
+    told = {**reporting.plain(found), "seconds": found.seconds, "spec": spec.to_json()}
+    reporting.answer(told, as_json=as_json, text=wording.estimate(found))
+
+
+def _say_how_long(workspace: "Workspace", study: "Study", spec: "StudySpec") -> None:
+    """Tell the time that a study will take, where that is known without measuring beside its worker."""
+    from dashboard import wording
+    from storage import datasets
+    from tuning.estimate import estimate
+
+    with workspace.session() as session:
+        version = datasets.get_version(session, study.dataset_version_id)
+    found = estimate(workspace, version, spec, measure=False)
+    if found is not None:
+        reporting.say(f"Study {study.id} takes {wording.estimate(found)}.")
+
+
+def _launch(
+    workspace: "Workspace",
+    name: str,
+    spec: "StudySpec",
+    study_name: str | None,
+    *,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    from tuning import queries
+    from tuning.commands import launch_study
+
+    launched = launch_study(workspace, name, spec, name=study_name)
+    if not detach:
+        _say_how_long(workspace, launched, spec)
     if detach:
         hint = f"Follow it: simplenet studies, or {_dashboard_url(workspace)}/studies?study={launched.id}"
         if not queries.worker_alive(workspace):
@@ -272,78 +424,3 @@ def _dashboard_url(workspace: "Workspace") -> str:
         status.address for status in supervisor.running(workspace.settings) if status.name == "dashboard"
     ]
     return next((address for address in addresses if address), workspace.settings.dashboard_url)
-
-
-def _trial_of(study: "Study") -> str:
-    done, trials = study.progress.get("trial", 0), study.spec["trials"]
-    return f"{done} of {trials}" if trials else str(done)
-
-
-def _best_of(study: "Study") -> str:
-    best = study.progress.get("best")
-    return "–" if best is None else f"{best:.3f}"
-
-
-def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers between commas: '2,3' → (2, 3).
-
-    Raises:
-        BadOption: it is something else.
-    """
-    try:
-        return tuple(int(part) for part in text.replace("+", ",").split(","))
-    except ValueError:
-        raise BadOption(
-            f"{option} '{text}' must be whole numbers between commas. Give for instance 2,3."
-        ) from None
-
-
-def knob(text: str, option: str) -> tuple[str, tuple[Any, ...]]:
-    """A setting and its values: 'patch_size=1,3' → ('patch_size', (1, 3)). What the values may be, the study checks.
-
-    Raises:
-        BadOption: there is no = with something on both sides.
-    """
-    name, _, values = text.partition("=")
-    if not name.strip() or not values.strip():
-        raise BadOption(
-            f"{option} '{text}' must be a setting, =, and values between commas. Give for instance patch_size=1,3,5."
-        )
-    return name.strip(), tuple(_value(part.strip()) for part in values.split(","))
-
-
-def knobs(texts: list[str], option: str) -> dict[str, tuple[Any, ...]]:
-    """All settings that an option named, each with its values.
-
-    Raises:
-        BadOption: one can't be read, or is named twice.
-    """
-    found: dict[str, tuple[Any, ...]] = {}
-    for text in texts:
-        name, values = knob(text, option)
-        if name in found:
-            raise BadOption(f"{option} names '{name}' twice. Give it once, its values between commas.")
-        found[name] = values
-    return found
-
-
-def _value(text: str) -> bool | float | str:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def pixels(text: str) -> tuple[int, int]:
-    parts = text.lower().replace("×", "x").split("x")
-    try:
-        sides = [int(part) for part in parts]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise BadOption(
-            f"--size '{text}' must be a number of pixels or HEIGHTxWIDTH. Give for instance 256 or 256x320."
-        )
-    return sides[0], sides[-1]

@@ -11,9 +11,10 @@ from dashboard.sections import watching
 from dashboard.session import workspace
 from dashboard.views import DATASETS, STUDIES
 from storage import datasets, studies
-from storage.errors import StorageError, StudyNotFound
-from storage.records import Study, StudyState, Wanted, now
-from tuning import commands
+from storage.errors import StudyNotFound
+from storage.records import Study, now
+from tuning import commands, steering
+from tuning.spec import StudySpec
 
 LIVE_SECONDS = 2.0
 PAGE_SIZE = 20
@@ -32,7 +33,7 @@ def show() -> None:
 def _all() -> None:
     with workspace().session() as session:
         names = [dataset.name for dataset in datasets.list_datasets(session)]
-        found = sorted(studies.list_studies(session), key=lambda study: study.id, reverse=True)
+        known = sorted(studies.list_studies(session), key=lambda study: study.id, reverse=True)
     if not names:
         choosing.none_yet("No study yet", "A study needs a dataset first.")
         st.page_link(DATASETS, label="Datasets", icon=":material/photo_library:")
@@ -40,7 +41,12 @@ def _all() -> None:
     with look.top("Studies"):
         if st.button("New study", type="primary", icon=":material/add:"):
             st.switch_page(STUDIES, query_params={"new": "1"})
-    if not found:
+    archived = sum(study.archived_at is not None for study in known)
+    everything = archived > 0 and st.toggle(
+        f"Show {archived} archived", key="archived", help="Archived studies are left out of lists."
+    )
+    found = [study for study in known if everything or study.archived_at is None]
+    if not known:
         choosing.none_yet(
             "No study yet",
             "A study tries configurations and keeps the one that best tells anomalous from normal pictures.",
@@ -64,7 +70,12 @@ def _rows(shown: Sequence[int]) -> None:
             with name:
                 look.line(f"<b>{escape(study.name)}</b>", look.state(study.state.value))
                 about = f"{escape(study.dataset_name)} · {wording.ago(study.created_at, now())}"
-                look.line(f'<span class="sn-muted">{about}</span>')
+                if study.priority:
+                    about += f" · priority {study.priority}"
+                look.line(
+                    f'<span class="sn-muted">{about}</span>',
+                    look.note("archived") if study.archived_at else "",
+                )
             with progress:
                 st.progress(following.fraction_done(study), text=wording.plain(following.status_line(study)))
             with link:
@@ -92,16 +103,25 @@ def _new() -> None:
     with right:
         study_form.explain(version)
     with form:
-        spec = study_form.show(version)
+        spec = study_form.show(version, _like())
     if spec is not None:
         study = commands.launch_study(workspace(), name, spec)
         st.switch_page(STUDIES, query_params={"dataset": name, "study": str(study.id)})
 
 
+def _like() -> StudySpec | None:
+    """The settings of the study that the address names to begin with."""
+    if "like" not in st.query_params:
+        return None
+    study = _study(st.query_params["like"])
+    st.caption(f":material/content_copy: Begins with the settings of study “{wording.plain(study.name)}”.")
+    return steering.like(study)
+
+
 def _one(study_id: str) -> None:
     study = _study(study_id)
     st.page_link(STUDIES, label="All studies", icon=":material/arrow_back:")
-    watching.show(study, steer=_steer)
+    watching.show(study)
 
 
 def _study(study_id: str) -> Study:
@@ -109,27 +129,6 @@ def _study(study_id: str) -> Study:
         raise StudyNotFound(f"'{study_id}' is no number of a study. Open one from the list of studies.")
     with workspace().session() as session:
         return studies.get_study(session, int(study_id))
-
-
-def _steer(study: Study) -> None:
-    """Buttons for what can be asked of the study now."""
-    if study.state.finished:
-        return
-
-    def ask(wanted: Wanted) -> None:
-        # A button's action runs before the page, where nothing would show its error.
-        try:
-            commands.want(workspace(), study.id, wanted)
-        except StorageError as error:
-            st.toast(wording.plain(str(error)), icon=":material/error:")
-
-    if study.state is StudyState.PAUSED or study.wanted is Wanted.PAUSE:
-        st.button("Resume", icon=":material/play_arrow:", on_click=ask, args=[Wanted.RUN])
-    elif study.state is StudyState.RUNNING:
-        st.button("Pause", icon=":material/pause:", on_click=ask, args=[Wanted.PAUSE])
-    with st.popover("Cancel", icon=":material/close:", disabled=study.wanted is Wanted.CANCEL):
-        st.write("The trials so far stay in MLflow; no model comes of this study, and it can not be resumed.")
-        st.button("Cancel the study", on_click=ask, args=[Wanted.CANCEL])
 
 
 if __name__ == "__main__":

@@ -16,9 +16,23 @@ Page = Callable[..., AppTest]
 Simplenet = Callable[..., Result]
 
 
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with this machine's speed for the usual study, measured once instead of by every page of a test."""
+    from storage.settings import Settings
+    from tuning.spec import StudySpec
+    from tuning.speed import FILE, measured_speed
+
+    home = tmp_path_factory.mktemp("measured")
+    assert measured_speed(Settings(home=home, device="cpu", precision="fp32"), StudySpec()) is not None
+    return home / FILE
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path) -> Path:
     """An empty installation, found through the environment as every process finds it."""
+    (tmp_path / "home").mkdir()
+    shutil.copy(measured, tmp_path / "home")
     return _use(tmp_path / "home", monkeypatch)
 
 

@@ -22,7 +22,8 @@ from dashboard.commands.reporting import ExitCode
 from engine.geometry import RESIZES
 from storage.records import Role
 from tuning.predictor import RUNTIMES
-from tuning.spec import Figure
+from tuning.presets import PRESETS
+from tuning.spec import Pruner, Sampler
 
 Simplenet = Callable[..., Result]
 
@@ -64,7 +65,9 @@ def test_help_answers_within_a_second() -> None:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    assert [item.value for item in study_commands.Objective] == [item.value for item in Figure]
+    assert [item.value for item in study_commands.Sampler] == [item.value for item in Sampler]
+    assert [item.value for item in study_commands.Pruner] == [item.value for item in Pruner]
+    assert [item.value for item in study_commands.PresetName] == list(PRESETS)
     assert [item.value for item in study_commands.Resize] == list(RESIZES)
     assert [item.value for item in model_commands.Runtime] == list(RUNTIMES)
     assert {item.value for item in model_commands.RoleName} == {item.value for item in Role}

@@ -62,7 +62,7 @@ def test_argument_wins_over_environment_wins_over_file(
 def test_file_is_looked_for_in_the_home_that_is_passed(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("workers = 7\n")
     assert Settings(home=tmp_path).workers == 7
-    assert Settings().workers == 1
+    assert Settings().workers == "auto"
 
 
 def test_empty_environment_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,3 +183,63 @@ def test_passwords_stay_off_the_command_line(tmp_path):
     server = installation(Settings(home=tmp_path, mlflow_database_url=url), demo=False)[0]
     assert not any("secret" in word for word in server.command)
     assert server.environment["MLFLOW_BACKEND_STORE_URI"] == url
+
+
+def workers_of(specs):
+    """What tells the environments of the workers apart."""
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    return [
+        {name: spec.environment[name] for name in names if name in spec.environment}
+        for spec in specs
+        if spec.name.startswith("worker")
+    ]
+
+
+@pytest.fixture
+def no_pinning(monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_each_gpu_has_a_worker_of_its_own(tmp_path, no_pinning):
+    specs = installation(Settings(home=tmp_path), demo=False, gpus=["0", "1", "2"], cores=8)
+    assert workers_of(specs) == [
+        {"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": "2"} for gpu in ("0", "1", "2")
+    ]
+    assert [spec.name for spec in specs if spec.name.startswith("worker")] == [
+        "worker 1",
+        "worker 2",
+        "worker 3",
+    ]
+
+
+def test_without_a_gpu_one_worker_has_the_whole_processor(tmp_path, no_pinning):
+    assert workers_of(installation(Settings(home=tmp_path), demo=False, gpus=[], cores=8)) == [{}]
+
+
+def test_workers_on_the_processor_share_its_threads(tmp_path, no_pinning):
+    specs = installation(Settings(home=tmp_path, workers=3), demo=False, gpus=[], cores=8)
+    assert workers_of(specs) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert workers_of(installation(Settings(home=tmp_path, workers=0), demo=False, gpus=["0"])) == []
+
+
+def test_more_workers_than_gpus_share_them_in_turn(tmp_path, no_pinning):
+    specs = installation(Settings(home=tmp_path, workers=3), demo=False, gpus=["GPU-a", "GPU-b"], cores=2)
+    pinned = [worker["CUDA_VISIBLE_DEVICES"] for worker in workers_of(specs)]
+    assert pinned == ["GPU-a", "GPU-b", "GPU-a"]
+
+
+def test_worker_is_pinned_to_nothing_where_a_device_is_set(tmp_path, no_pinning, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert supervisor.gpus_here() == ["0", "1"]
+    assert workers_of(installation(Settings(home=tmp_path, device="cpu"), demo=False, cores=4)) == [{}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert workers_of(installation(Settings(home=tmp_path), demo=False, cores=4)) == [{}]
+
+
+def test_threads_that_were_set_stay(tmp_path, no_pinning, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert workers_of(installation(Settings(home=tmp_path, workers=2), demo=False, gpus=[], cores=8)) == [
+        {},
+        {},
+    ]
