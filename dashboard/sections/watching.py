@@ -5,13 +5,13 @@ Each part is a fragment of its own that draws itself again while the study moves
 another browser or another day shows the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import streamlit as st
 
 from dashboard import cached, charts, following, incidents, study_trials, wording
-from dashboard.components import look
+from dashboard.components import look, study_menu
 from dashboard.sections import mattering, trials
 from dashboard.session import workspace
 from dashboard.views import HEATMAPS, MODELS
@@ -24,15 +24,11 @@ LIVE_SECONDS = 2.0  # between two looks at the state
 CHART_SECONDS = 4.0  # between two drawings of charts and table
 
 
-def show(study: Study, *, steer: Callable[[Study], None]) -> None:
-    """Draw the page of a study.
-
-    Args:
-        steer: draws the buttons for what can be asked of the study.
-    """
+def show(study: Study) -> None:
+    """Draw the page of a study."""
     moving = not study.state.finished and study.state is not StudyState.PAUSED
     waiting = not study.state.finished  # a paused one can be resumed from another browser
-    st.fragment(_state, run_every=LIVE_SECONDS if waiting else None)(study.id, study.state, steer)
+    st.fragment(_state, run_every=LIVE_SECONDS if waiting else None)(study.id, study.state)
     every = CHART_SECONDS if moving else None
     st.fragment(_values, run_every=every)(study.id)
     _outcome(study)
@@ -42,12 +38,12 @@ def show(study: Study, *, steer: Callable[[Study], None]) -> None:
 
 
 @incidents.guarded
-def _state(study_id: int, drawn: StudyState, steer: Callable[[Study], None]) -> None:
+def _state(study_id: int, drawn: StudyState) -> None:
     study = _study(study_id)
     if study.state is not drawn:
         st.rerun()  # as a whole: other parts move now, or none any more
     with look.top(study.name):
-        steer(study)
+        study_menu.show(study)
         if study.parent_run_id:
             url = queries.run_url(workspace(), study.parent_run_id)
             st.link_button("MLflow", url, icon=":material/open_in_new:")

@@ -6,7 +6,7 @@ from html import escape
 import streamlit as st
 
 from dashboard import following, incidents, wording
-from dashboard.components import choosing, look, study_form, study_menu
+from dashboard.components import choosing, look, study_form
 from dashboard.sections import watching
 from dashboard.session import workspace
 from dashboard.views import DATASETS, STUDIES
@@ -121,7 +121,7 @@ def _like() -> StudySpec | None:
 def _one(study_id: str) -> None:
     study = _study(study_id)
     st.page_link(STUDIES, label="All studies", icon=":material/arrow_back:")
-    watching.show(study, steer=study_menu.show)
+    watching.show(study)
 
 
 def _study(study_id: str) -> Study:
