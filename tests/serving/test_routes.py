@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import socket
 import struct
 import zlib
+from contextlib import ExitStack
 from importlib.metadata import version
 
 import numpy as np
@@ -266,6 +268,15 @@ def test_traffic_is_counted_per_dataset(shared_server, made_workspace, pictures)
     assert "plates" in [row["dataset"] for row in shared_server("GET", "/stats").json]
     assert count("empty")["requests"] == 0
     assert shared_server("GET", "/bolts/stats").status == 404
+
+
+def test_client_that_sends_nothing_does_not_hold_others_up(shared_server, pictures):
+    head = "POST /parts/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\n"
+    with ExitStack() as silent:
+        for _ in range(4):  # more than pictures are scored at once
+            connection = socket.create_connection(("127.0.0.1", shared_server.port))
+            silent.enter_context(connection).sendall(head.encode())
+        assert shared_server.predict(pictures[0].read_bytes()).status == 200
 
 
 def test_threshold_is_that_of_the_champions_calibration(shared_server, made_workspace, pictures):

@@ -20,7 +20,6 @@ from tests.serving.client import Client, free_port, model_server, start, wait_fo
 from tuning import serving_client, supervisor
 from tuning.commands import promote, withdraw_champion
 from tuning.predictor import detector, score_images
-from tuning.serving.keys import own_key
 
 CLIENTS = 4
 
@@ -65,8 +64,12 @@ def test_taken_port_is_told(own_home, free_port):
     assert f"Port {free_port} of 127.0.0.1 is taken" in (own_home / "serve.log").read_text()
 
 
-def test_open_server_answers_keys_only_and_a_revoked_one_no_more(own_home, own_workspace, pictures):
+def test_open_server_answers_keys_only_and_a_revoked_one_no_more(
+    own_home, own_workspace, pictures, monkeypatch
+):
+    monkeypatch.setattr(serving_client, "_absent_until", {})
     data = pictures[0].read_bytes()
+    champion = next(model for model in models_of(own_workspace) if model.version == 1)
     key, other = add_key(own_workspace), add_key(own_workspace, "line 4")
     with model_server(own_home, serve_host="0.0.0.0") as (client, process):
         assert client("GET", "/health").status == 200  # what supervisors ask
@@ -192,6 +195,7 @@ def test_more_requests_than_may_wait_are_told_to_come_again(own_home, pictures):
         assert client.predict(pictures[0].read_bytes()).status == 200  # and then there is room again
 
 
+@pytest.mark.slow
 def test_killed_server_is_started_again(own_home, own_workspace, pictures):
     port = free_port()
     settings = own_workspace.settings.model_copy(update={"serve_port": port})
@@ -215,6 +219,7 @@ def test_killed_server_is_started_again(own_home, own_workspace, pictures):
         thread.join(60)
 
 
+@pytest.mark.slow
 def test_supervisor_says_why_a_server_does_not_start_and_starts_it_once_it_can(own_home, own_workspace):
     port = free_port()
     settings = own_workspace.settings.model_copy(update={"serve_port": port, "serve_require_key": True})
@@ -256,23 +261,3 @@ def test_pages_get_their_maps_from_the_server_bit_for_bit(own_home, own_workspac
         assert (found["model_version"], found["requests"]) == (1, 0)  # pages are not counted
     assert serving_client.score(settings, champion, data) is None  # gone
     assert time.monotonic() < serving_client._absent_until[settings.model_server_url]
-
-
-def test_pages_are_let_in_where_keys_are_needed(own_home, own_workspace, pictures, monkeypatch):
-    monkeypatch.setattr(serving_client, "_absent_until", {})
-    add_key(own_workspace)
-    champion = next(model for model in models_of(own_workspace) if model.version == 1)
-    with model_server(own_home, serve_require_key="true") as (client, _):
-        settings = own_workspace.settings.model_copy(update={"serve_port": client.port})
-        assert serving_client.score(settings, champion, pictures[0].read_bytes()) is not None
-        assert client("GET", "/", **bearer(own_key(own_home))).status == 200
-
-
-def test_client_that_sends_nothing_does_not_hold_others_up(own_home, pictures):
-    head = b"POST /parts/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\n"
-    with (
-        model_server(own_home, serve_threads=1) as (client, _),
-        socket.create_connection(("127.0.0.1", client.port)) as silent,
-    ):
-        silent.sendall(head)
-        assert client.predict(pictures[0].read_bytes()).status == 200
