@@ -69,9 +69,15 @@ def address(settings: Settings, what: str, model: Model, picture: StoredPicture,
         what: one of `FILES`.
         options: of the file: opacity (0 to 100) and colours (a palette) of overlay.png.
     """
+    folder, query = addresses(settings, model, picture)
+    return f"{folder}{what}{query}" + (f"&{urlencode(options, quote_via=quote)}" if options else "")
+
+
+def addresses(settings: Settings, model: Model, picture: StoredPicture) -> tuple[str, str]:
+    """What stands before and behind the name of a file in all addresses of a picture under a model."""
     key = tickets.address_key(tickets.secret(settings.home), _subject(model.id, picture))
-    query = {"of": picture.digest, "name": picture.name, **options, "key": key}
-    return f"{base_path()}/maps/{model.id}/{picture.pixel_digest}/{what}?{urlencode(query, quote_via=quote)}"
+    query = urlencode({"of": picture.digest, "name": picture.name, "key": key}, quote_via=quote)
+    return f"{base_path()}/maps/{model.id}/{picture.pixel_digest}/", f"?{query}"
 
 
 def screen_address(settings: Settings, digest: str) -> str:

@@ -9,7 +9,6 @@ from dashboard.scored import Outcome, Picture, ScoredPicture, Verdict
 from storage.records import Label, Model
 from storage.settings import Settings
 
-SAVED = ("overlay.png", "map.tiff", "map.npy", "result.json")
 IN_WORDS = {None: "no label yet", Label.NORMAL: "normal", Label.ANOMALOUS: "anomalous"}
 
 
@@ -52,6 +51,7 @@ def shot(
 
 
 def _seen(settings: Settings, image: Picture, model: Model, verdict: Verdict) -> Seen:
+    folder, query = maps.addresses(settings, model, image)
     rows, columns = seen_by(model, image.height, image.width)
     shown = (rows.stop - rows.start) * (columns.stop - columns.start)
     whole = image.height * image.width
@@ -59,9 +59,8 @@ def _seen(settings: Settings, image: Picture, model: Model, verdict: Verdict) ->
         score=verdict.score,
         decision=verdict.decision,
         wrong=_wrong(image.label, verdict.decision),
-        levels=maps.address(settings, "levels", model, image),
-        regions=maps.address(settings, "regions", model, image),
-        files={what: maps.address(settings, what, model, image) for what in SAVED},
+        folder=folder,
+        query=query,
         view=None if shown == whole else (rows.start, columns.start, rows.stop, columns.stop),
         unseen=round(100 * (1 - shown / whole)),
     )

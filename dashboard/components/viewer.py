@@ -33,9 +33,8 @@ class Seen:
     score: float
     decision: str  # accept, reject
     wrong: str | None  # "false reject" or "escape"
-    levels: str  # address
-    regions: str  # address
-    files: Mapping[str, str]  # addresses of what can be downloaded, by `dashboard.maps.FILES`
+    folder: str  # address, before the names of `dashboard.maps.FILES`
+    query: str  # and behind
     view: tuple[int, int, int, int] | None  # top, left, bottom, right of what it sees; None for all of it
     unseen: int  # percent of the picture that it does not see
 

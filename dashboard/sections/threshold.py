@@ -56,11 +56,6 @@ def sentence(point: OperatingPoint) -> str:
     return f"threshold {number(point.threshold)}: {how}"
 
 
-def capital(text: str) -> str:
-    """The same text with a capital letter."""
-    return text[:1].upper() + text[1:]
-
-
 def show(model: Model, point: OperatingPoint, latest: DatasetVersion, tried: float | None) -> None:
     """Draw the panel; what it needs is read when somebody opens it."""
     if untagged := st.session_state.pop(UNTAGGED, None):
@@ -68,8 +63,9 @@ def show(model: Model, point: OperatingPoint, latest: DatasetVersion, tried: flo
             f"The operating point is saved and decides. MLflow does not show it: {plain(untagged)}",
             icon=":material/sync_problem:",
         )
+    # Always the same words, or the panel would close when another threshold is saved.
     panel = st.expander(
-        plain(capital(sentence(point))),
+        "Threshold: what it does, and how to choose another one",
         icon=":material/tune:",
         key="threshold",
         on_change="rerun",
@@ -77,6 +73,7 @@ def show(model: Model, point: OperatingPoint, latest: DatasetVersion, tried: flo
     if not panel.open:
         return
     with panel:
+        st.markdown(f"Saved is the {plain(sentence(point))}.")
         st.caption(
             "Choices are made on validation and calibration pictures. Test pictures only show what would follow: a "
             "threshold chosen by them would make their figures worthless."

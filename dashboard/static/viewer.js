@@ -126,13 +126,13 @@ function kept(map, key, most, make) {
   return found;
 }
 
-function picture(viewer, address) {
-  return kept(viewer.pictures, address, KEPT_PICTURES, () => {
+function picture(viewer, from) {
+  return kept(viewer.pictures, from, KEPT_PICTURES, () => {
     const entry = { value: null };
     const image = new Image();
-    image.src = address;
+    image.src = from;
     entry.promise = image.decode().then(() => { entry.value = image; }, () => {
-      viewer.pictures.delete(address);
+      viewer.pictures.delete(from);
       throw new Error("The picture could not be loaded.");
     });
     entry.promise.catch(() => {});
@@ -140,17 +140,17 @@ function picture(viewer, address) {
   });
 }
 
-function answer(viewer, address, read) {
-  return kept(viewer.answers, address, KEPT_ANSWERS, () => {
+function answer(viewer, from, read) {
+  return kept(viewer.answers, from, KEPT_ANSWERS, () => {
     const entry = { value: null };
-    entry.promise = fetch(address, { credentials: "same-origin" }).then(async (response) => {
+    entry.promise = fetch(from, { credentials: "same-origin" }).then(async (response) => {
       if (!response.ok) {
         const said = await response.json().catch(() => ({}));
         throw new Error(said.error ?? `The dashboard answered ${response.status}.`);
       }
       entry.value = await read(response);
     }).catch((error) => {
-      viewer.answers.delete(address);
+      viewer.answers.delete(from);
       throw error instanceof TypeError ? new Error("The dashboard does not answer.") : error;
     });
     entry.promise.catch(() => {});
@@ -158,6 +158,7 @@ function answer(viewer, address, read) {
   });
 }
 
+const address = (seen, what) => seen.folder + what + seen.query;
 const readLevels = async (response) => {
   const about = JSON.parse(response.headers.get("X-Levels"));
   return { ...about, steps: new Uint16Array(await response.arrayBuffer()) };
@@ -167,8 +168,8 @@ const readJson = (response) => response.json();
 function needs(viewer, shot) {
   return {
     image: picture(viewer, shot.screen),
-    levels: shot.seen.map((seen) => answer(viewer, seen.levels, readLevels)),
-    regions: shot.seen.map((seen) => answer(viewer, seen.regions, readJson)),
+    levels: shot.seen.map((seen) => answer(viewer, address(seen, "levels"), readLevels)),
+    regions: shot.seen.map((seen) => answer(viewer, address(seen, "regions"), readJson)),
     truth: shot.outlines ? answer(viewer, shot.outlines, readJson) : null,
   };
 }
@@ -274,8 +275,8 @@ function facts(viewer) {
     const of = data.lenses.length > 1 ? ` (${data.lenses[number].title})` : "";
     const chosen = `&opacity=${look.opacity}&colours=${encodeURIComponent(look.palette)}`;
     links.push(
-      link(`Overlay PNG${of}`, seen.files["overlay.png"] + chosen), link(`Map TIFF${of}`, seen.files["map.tiff"]),
-      link(`Map NPY${of}`, seen.files["map.npy"]), link(`JSON${of}`, seen.files["result.json"]),
+      link(`Overlay PNG${of}`, address(seen, "overlay.png") + chosen), link(`Map TIFF${of}`, address(seen, "map.tiff")),
+      link(`Map NPY${of}`, address(seen, "map.npy")), link(`JSON${of}`, address(seen, "result.json")),
     );
   });
   root.querySelector(".files").replaceChildren(text("span", "muted", "Download:"), ...links);
@@ -525,7 +526,7 @@ function paint(viewer) {
     pen.imageSmoothingEnabled = true;
     if (levels && (kind === "heat" || kind === "map")) {
       pen.globalAlpha = kind === "heat" ? look.opacity / 100 : 1;
-      pen.drawImage(layer(viewer, shot.seen[lens].levels, levels, lens, kind), 0, 0, shot.width, shot.height);
+      pen.drawImage(layer(viewer, address(shot.seen[lens], "levels"), levels, lens, kind), 0, 0, shot.width, shot.height);
       pen.globalAlpha = 1;
       veil(pen, shot, shot.seen[lens].view);
       const regions = needed.regions[lens].value;
@@ -590,8 +591,8 @@ function cross(pen, [x, y], line, shot) {
 }
 
 // The colours of a map, as a picture of its own; made once per map, scale and palette.
-function layer(viewer, address, levels, number, kind) {
-  const key = `${kind} ${viewer.look.palette} ${address}`;
+function layer(viewer, name, levels, number, kind) {
+  const key = `${kind} ${viewer.look.palette} ${name}`;
   return kept(viewer.layers, key, 2 * KEPT_PICTURES, () => {
     const { data, look } = viewer;
     const { low, high, steps, width, height } = levels;
@@ -758,9 +759,9 @@ function text(kind, name, content) {
   return element;
 }
 
-function link(title, address, name) {
+function link(title, to, name) {
   const element = text("a", "", title);
-  element.href = address;
+  element.href = to;
   element.download = name ?? "";
   return element;
 }

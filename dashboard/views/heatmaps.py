@@ -23,7 +23,7 @@ from tuning.scoring import ADDED, UPLOADED, pictures_of
 from tuning.uploaded import list_sets
 
 PAGE_SIZE = 24
-AROUND = 40  # neighbours on either side that the viewer knows
+AROUND = 30  # neighbours on either side that the viewer knows
 CHAMPION = "champion"
 MOST_BESIDE = 3  # models beside the first
 CLEARED = ("image", "at")  # what means nothing for another dataset

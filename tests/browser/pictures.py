@@ -48,7 +48,7 @@ def take(address: str, dataset: str, study: str, folder: Path) -> None:
 def _threshold(page: Page, file: Path) -> None:
     """The threshold panel alone, as it stands for costs."""
     page.set_viewport_size({"width": WIDTH, "height": 2600})
-    page.get_by_text("false rejects, by").last.click()
+    page.get_by_text("Threshold: what it does").click()
     page.get_by_role("radio", name="costs", exact=True).click()
     page.get_by_text("least cost").wait_for()
     page.wait_for_timeout(3000)

@@ -300,7 +300,7 @@ def test_quick_marks_in_a_row_are_all_taken_down(page: Page, workspace: Workspac
 
 def test_threshold_is_tried_saved_and_taken_back(page: Page, workspace: Workspace, model: Model) -> None:
     _open(page)
-    page.get_by_text(re.compile("^Threshold .*false rejects, by")).click()
+    page.get_by_text("Threshold: what it does").click()
     expect(page.get_by_text("On validation", exact=True)).to_be_visible()
     slider = page.get_by_test_id("stSlider").locator("input")
     slider.focus()
@@ -318,7 +318,7 @@ def test_threshold_is_tried_saved_and_taken_back(page: Page, workspace: Workspac
         point = operating_points.current(session, model)
     assert (point.why, point.source.value) == ("to see what happens", "value")
     page.get_by_role("button", name=re.compile("^Back to")).first.click()
-    expect(page.get_by_text(re.compile("^Threshold .*false rejects, by"))).to_be_visible()
+    expect(page.get_by_text(re.compile("^Saved is the threshold .*false rejects, by"))).to_be_visible()
     with workspace.session() as session:
         restored = operating_points.current(session, model)
     assert restored.threshold == operating_points.own(model).threshold

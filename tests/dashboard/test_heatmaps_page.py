@@ -81,8 +81,8 @@ def test_pictures_come_with_scores_decisions_and_what_each_leads_to(page: Page, 
     given = _viewer(app)
     assert (given["first"], given["total"], len(given["shots"])) == (1, 30, 30)
     shot = _current(app)
-    assert shot["seen"][0]["levels"].startswith("/maps/1/")
-    assert set(shot["seen"][0]["files"]) == {"overlay.png", "map.tiff", "map.npy", "result.json"}
+    assert shot["seen"][0]["folder"].startswith("/maps/1/")
+    assert shot["outlines"].startswith("/truths/")
     scores = [one["seen"][0]["score"] for one in given["shots"]]
     assert scores == sorted(scores, reverse=True)
     assert len(_tiles(app)) == 24
@@ -195,7 +195,7 @@ def test_another_version_than_the_champion_can_be_looked_through(
 ) -> None:
     app = _clean(page(VIEW, dataset="parts", model="version 2"))
     assert _viewer(app)["lenses"][0]["title"] == "version 2"
-    assert _current(app)["seen"][0]["levels"].startswith(f"/maps/{second_model.id}/")
+    assert _current(app)["seen"][0]["folder"].startswith(f"/maps/{second_model.id}/")
 
 
 def test_decisions_follow_the_operating_point(page: Page, own_studied_home: Path) -> None:
