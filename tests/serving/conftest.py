@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from storage import studies
+from storage.listing import SourceFile
 from storage.records import StudyState
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tests.serving.client import Client, model_server
+from tuning import predictor
 from tuning.commands import launch_study, promote
 from tuning.ingest import ingest_folder
+from tuning.operating_points import threshold_of
 from tuning.spec import StudySpec
 from tuning.worker import run_worker
 
@@ -84,3 +87,19 @@ def made_workspace(made: Path) -> Iterator[Workspace]:
 def pictures(made: Path) -> list[Path]:
     """Test pictures of `parts`."""
     return sorted((made / "pictures" / "test").rglob("*.png"))
+
+
+@pytest.fixture
+def scored_here(made_workspace):
+    """The pictures' scores as the command line computes them: `scored_here(paths)`."""
+
+    def score(paths):
+        model = predictor.champion(made_workspace, "parts")
+        scorer, threshold = predictor.scorer(made_workspace, model), threshold_of(made_workspace, model)
+        return [
+            one
+            for path in paths
+            for one in predictor.score_file(scorer, SourceFile(name=path.name, path=path), threshold)
+        ]
+
+    return score

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from storage.tracking import Tracking
-from tuning.predictor import score_files
 
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".cloudpickle"}
 # Run by a Python that has only the model's requirements: scores and decisions of pictures as JSON.
@@ -69,7 +68,9 @@ def test_example_is_what_the_server_takes(folder, shared_server):
 
 
 @pytest.mark.slow
-def test_model_scores_bit_equal_in_an_empty_environment(folder, made_workspace, pictures, tmp_path):
+def test_model_scores_bit_equal_in_an_empty_environment(
+    folder, made_workspace, pictures, tmp_path, scored_here
+):
     """A new virtual environment with nothing but what the model says that it needs."""
     python = tmp_path / "empty" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "empty")], check=True)
@@ -98,7 +99,7 @@ def test_model_scores_bit_equal_in_an_empty_environment(folder, made_workspace, 
     line = next(line for line in done.stdout.splitlines() if line.startswith("ROWS "))
     told = json.loads(line.removeprefix("ROWS "))
     assert Path(told["engine"]).is_relative_to(folder)  # the copy in the model, nothing of this checkout
-    expected = list(score_files(made_workspace, "parts", pictures[:6]))
+    expected = scored_here(pictures[:6])
     assert [(row["score"], row["decision"]) for row in told["rows"]] == [
         (one.score, one.decision) for one in expected
     ]

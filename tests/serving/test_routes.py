@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine.images import decode
 from storage import models
-from tuning.predictor import calibration_of, detector, score_files
+from tuning.predictor import calibration_of, detector
 from tuning.serving.keys import own_key
 
 
@@ -41,8 +41,8 @@ def invocation(*pictures, **params):
     return json.dumps({"dataframe_split": {"columns": ["image"], "data": rows}, "params": params})
 
 
-def test_scores_are_those_of_the_predictor_bit_for_bit(shared_server, made_workspace, pictures):
-    expected = list(score_files(made_workspace, "parts", pictures))
+def test_scores_are_those_of_the_predictor_bit_for_bit(shared_server, made_workspace, pictures, scored_here):
+    expected = scored_here(pictures)
     assert {one.decision for one in expected} == {"accept", "reject"}
     for picture, known in zip(pictures, expected, strict=True):
         answer = shared_server.upload(picture.read_bytes())
@@ -58,8 +58,8 @@ def test_scores_are_those_of_the_predictor_bit_for_bit(shared_server, made_works
         }
 
 
-def test_mlflows_protocol_gives_the_same_scores(shared_server, made_workspace, pictures):
-    expected = list(score_files(made_workspace, "parts", pictures[:4]))
+def test_mlflows_protocol_gives_the_same_scores(shared_server, made_workspace, pictures, scored_here):
+    expected = scored_here(pictures[:4])
     body = invocation(*(picture.read_bytes() for picture in pictures[:4]), maps=True)
     answer = shared_server("POST", "/parts/invocations", body, Content_Type="application/json")
     assert answer.status == 200, answer.body
@@ -77,9 +77,9 @@ def test_mlflows_protocol_gives_the_same_scores(shared_server, made_workspace, p
     assert shared_server("GET", "/parts/invocations").status == 405
 
 
-def test_map_comes_as_values_heatmap_or_overlay(shared_server, made_workspace, pictures):
+def test_map_comes_as_values_heatmap_or_overlay(shared_server, made_workspace, pictures, scored_here):
     data = pictures[0].read_bytes()
-    (known,) = score_files(made_workspace, "parts", pictures[:1])
+    (known,) = scored_here(pictures[:1])
     answer = shared_server.predict(data, query="?map=npy").json["map"]
     assert answer["format"] == "npy"
     values = np.load(io.BytesIO(base64.b64decode(answer["base64"])), allow_pickle=False)
