@@ -202,6 +202,7 @@ def _see(title: str) -> None:
         st.session_state[widget] = EVERY
     st.session_state["page"] = 1
     st.session_state["finding"] = title
+    st.query_params["finding"] = title  # a widget that is yet to be drawn does not tell the address
     st.session_state["section"] = "Pictures"
 
 

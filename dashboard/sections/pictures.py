@@ -62,7 +62,7 @@ def _filtered(images: Sequence[ImageRecord], version: DatasetVersion) -> list[Im
                 [EVERY, *findings],
                 key="finding",
                 bind="query-params",
-                width=220,
+                width=320,
             )
     within = None if finding == EVERY else findings[finding]
     return [

@@ -88,6 +88,8 @@ def test_pictures_of_a_finding_are_seen_large_whatever_was_filtered_before(
     )
     assert f"{WHITE} pictures" in [caption.value for caption in app.caption]
     assert [warning.value for warning in app.warning] == []
+    again = page("views/datasets.py", **app.query_params)  # reloaded, or sent as a link
+    assert f"{WHITE} pictures" in [caption.value for caption in again.caption]
 
 
 def _letter(workspace: Workspace, version: DatasetVersion) -> list[dict[str, str]]:
