@@ -237,8 +237,14 @@ def _save(pixels: np.ndarray, path: Path) -> None:
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, compress_level=1)
 
 
-def visit_twice(home: Path, browser_file: str) -> Iterator[tuple[str, str, float]]:
-    """Start the dashboard and go through it in two windows; yields visit, step and seconds."""
+def visit_twice(
+    home: Path, browser_file: str, steps: Sequence[Step] | None = None
+) -> Iterator[tuple[str, str, float]]:
+    """Start the dashboard and go through it in two windows; yields visit, step and seconds.
+
+    Args:
+        steps: what is done in each; None: all pages of an installation that `build` made.
+    """
     settings = Settings(home=home, dashboard_port=free_port(), device="cpu")
     environment = {"SIMPLENET_HOME": str(home), "SIMPLENET_DEVICE": "cpu"}
     with (
@@ -248,7 +254,7 @@ def visit_twice(home: Path, browser_file: str) -> Iterator[tuple[str, str, float
         browser = playwright.chromium.launch(executable_path=browser_file, args=FLAGS)
         for visit in VISITS:
             with _window(browser, settings.dashboard_url) as page:
-                for step in STEPS:
+                for step in steps or STEPS:
                     if step.before is not None:
                         step.before(page)
                         page.wait_for_function(SETTLED)

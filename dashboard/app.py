@@ -4,7 +4,7 @@ import streamlit as st
 
 from dashboard import incidents
 from dashboard.components import look
-from dashboard.views import DATASETS, HEATMAPS, HOME, MODELS, STUDIES, SYSTEM
+from dashboard.views import COMPARE, DATASETS, HEATMAPS, HOME, MODELS, STUDIES, SYSTEM
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
             st.Page(HOME, title="Home", icon=":material/home:", url_path="home", default=True),
             st.Page(DATASETS, title="Datasets", icon=":material/photo_library:", url_path="datasets"),
             st.Page(STUDIES, title="Studies", icon=":material/tune:", url_path="studies"),
+            st.Page(COMPARE, title="Compare", icon=":material/compare:", url_path="compare"),
             st.Page(HEATMAPS, title="Heatmaps", icon=":material/center_focus_strong:", url_path="heatmaps"),
             st.Page(MODELS, title="Models", icon=":material/workspace_premium:", url_path="models"),
             st.Page(SYSTEM, title="System", icon=":material/monitor_heart:", url_path="system"),

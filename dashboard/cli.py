@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dashboard.commands import benchmark, datasets, models, processes, studies, versions
+from dashboard.commands import benchmark, datasets, models, processes, studies, trials, versions
 
 app = typer.Typer(
     name="simplenet",
@@ -34,7 +34,7 @@ def main(
         os.environ["SIMPLENET_HOME"] = str(home.expanduser().absolute())
 
 
-for subject in (processes, datasets, versions, studies, models, benchmark):
+for subject in (processes, datasets, versions, studies, trials, models, benchmark):
     subject.register(app)
 
 if __name__ == "__main__":

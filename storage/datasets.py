@@ -97,7 +97,7 @@ def create_version(
     """
     check_dataset_name(name)
     _check_images(images)
-    digest = _content_digest(images)
+    digest = content_digest(images)
     dataset_id = _lock_or_make_dataset(session, name, now)
     latest = session.scalar(
         select(VersionRow)
@@ -471,10 +471,12 @@ def _check_images(images: Sequence[NewImage]) -> None:
         names[image.pixel_digest] = image.name
 
 
-def _content_digest(images: Sequence[NewImage]) -> str:
+def content_digest(images: Sequence[NewImage] | Sequence[ImageRecord]) -> str:
+    """The digest of a version of these images: SHA-256 (hex) over all that is said of each, whatever their order."""
     content = sha256(b"simplenet dataset version 1\n")
     for image in sorted(images, key=lambda image: image.pixel_digest):
-        content.update(json.dumps(vars(image), sort_keys=True).encode())
+        said = {field.name: getattr(image, field.name) for field in fields(NewImage)}
+        content.update(json.dumps(said, sort_keys=True).encode())
         content.update(b"\n")
     return content.hexdigest()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from engine.backbones.resolve import Backbone
@@ -92,8 +91,3 @@ class CandidateContext:
     version: DatasetVersion
     pictures: StudyPictures
     extractor: FeatureExtractor
-
-
-def head_folder(workspace: Workspace, study_id: int, trial_number: int) -> Path:
-    """Where the head of a trial is kept while it is its study's best."""
-    return workspace.settings.checkpoints_folder / f"study-{study_id}" / f"trial-{trial_number}"

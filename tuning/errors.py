@@ -41,6 +41,26 @@ class BackboneChanged(TuningError):
     """A study would go on with another backbone than it began with."""
 
 
+class DatasetChanged(TuningError):
+    """The pictures of a recorded trial are not here as they were."""
+
+
+class NotRepeatable(TuningError):
+    """A run is of no completed trial, or does not hold what it takes to repeat it."""
+
+
+class TrialNotFound(TuningError):
+    """A study has no trial of this number, or there is no such study."""
+
+
+class BadComparison(TuningError):
+    """What should be compared can not stand side by side."""
+
+
+class NoWeights(TuningError):
+    """A trial's weights are not kept; they can be made again."""
+
+
 class NoChampion(TuningError):
     """A dataset has no champion yet."""
 

@@ -14,14 +14,18 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.budget import feasible, own
-from tuning.context import head_folder
+from tuning.run_files import WEIGHTS
 
 logger = logging.getLogger(__name__)
 
-ARTIFACT = "weights"  # folder of a run's artifacts that holds its head
 KEPT = {"weights": "kept"}  # tag of the runs that have it
 REMOVED = {"weights": "removed: other trials of the study are better"}
 NEVER = {"weights": "not kept: other trials of the study are better"}
+
+
+def head_folder(workspace: Workspace, study_id: int, trial_number: int) -> Path:
+    """Where the head of a trial lies on this machine while it is among its study's best."""
+    return workspace.settings.checkpoints_folder / f"study-{study_id}" / f"trial-{trial_number}"
 
 
 def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
@@ -42,7 +46,7 @@ def among_best(trials: Sequence[FrozenTrial], value: float, count: int) -> bool:
 
 def keep(workspace: Workspace, tracking: Tracking, *, study_id: int, number: int, run_id: str) -> None:
     """Keep the head of a trial, which lies here, in its run as well: other machines find it there."""
-    tracking.log_folder(run_id, head_folder(workspace, study_id, number), ARTIFACT)
+    tracking.log_folder(run_id, head_folder(workspace, study_id, number), WEIGHTS)
     tracking.set_tags(run_id, KEPT)
 
 
@@ -66,7 +70,7 @@ def sweep(
         shutil.rmtree(head_folder(workspace, study_id, trial.number), ignore_errors=True)
         run_id = trial.user_attrs.get("run_id")
         if run_id in kept:
-            tracking.delete_artifacts(run_id, ARTIFACT)
+            tracking.delete_artifacts(run_id, WEIGHTS)
             tracking.set_tags(run_id, REMOVED)
 
 
@@ -77,4 +81,4 @@ def find(
     here = head_folder(workspace, study_id, number)
     if here.is_dir():
         return here
-    return tracking.artifact_folder(run_id, ARTIFACT) if run_id else None
+    return tracking.artifact_folder(run_id, WEIGHTS) if run_id else None

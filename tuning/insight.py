@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
 LEAST = 4  # completed trials; of fewer nothing can be told
@@ -32,6 +31,12 @@ class Importance:
 
 def importance(search: optuna.Study, method: Method = Method.PED_ANOVA) -> Importance | None:
     """How much each searched setting mattered; None where too few trials completed, or nothing differs."""
+    from optuna.importance import (  # only here: they load scikit-learn, seconds that no page need wait
+        FanovaImportanceEvaluator,
+        PedAnovaImportanceEvaluator,
+        get_param_importances,
+    )
+
     complete = [trial for trial in search.get_trials(deepcopy=False) if trial.state is TrialState.COMPLETE]
     values = {trial.value for trial in complete}
     if len(complete) < LEAST or len(values) < 2:

@@ -19,6 +19,7 @@ from storage.records import Study, Worker, now
 from storage.settings import Settings
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning.budget import own
 from tuning.insight import Importance, Method, importance
 from tuning.search import LOST, open_storage, study_name
 
@@ -86,8 +87,8 @@ def study_importance(
 
 
 def records(search: optuna.Study) -> list[TrialRecord]:
-    """All trials of an Optuna study, as people see them."""
-    return [_record(trial) for trial in search.get_trials(deepcopy=False)]
+    """The trials of an Optuna study but for those that it was given from another one, as people see them."""
+    return [_record(trial) for trial in own(search.get_trials(deepcopy=False))]
 
 
 def opened(workspace: Workspace, study_id: int) -> optuna.Study | None:
@@ -114,10 +115,9 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def run_url(workspace: Workspace, dataset_name: str, run_id: str) -> str:
-    """Address of a run in the MLflow UI."""
-    experiment = Tracking(workspace.settings).experiment(dataset_name)
-    return f"{workspace.settings.mlflow_url}/#/experiments/{experiment}/runs/{run_id}"
+def run_url(workspace: Workspace, run_id: str) -> str:
+    """Address of a run in the MLflow UI, which finds the experiment itself."""
+    return f"{workspace.settings.mlflow_url}/#/runs/{run_id}"
 
 
 def experiment_url(workspace: Workspace, dataset_name: str) -> str:

@@ -20,14 +20,13 @@ from tuning import heads, plots, queries
 from tuning.child import traceback_of
 from tuning.context import ReadyBackbone, StudyContext
 from tuning.insight import importance
+from tuning.run_files import CALIBRATION, ERROR, FIGURES, RECIPE, SCORES
 from tuning.spec import KNOBS, StudySpec
 
 if TYPE_CHECKING:
     from tuning.computing import Trained
 
 SEVERAL = ", "  # between the backbones of a study
-RECIPE = "recipe.json"
-SCORES = "scores.json"
 FLUSH_SECONDS = 2.0  # between two calls that carry the metrics of the epochs since
 BATCH_EPOCHS = 400  # in one call at most; MLflow takes 1,000 metrics
 
@@ -146,8 +145,8 @@ def record_trial(context: StudyContext, run_id: str, trained: "Trained") -> None
             "seconds": result.seconds,
         },
     )
-    tracking.log_dict(run_id, result.calibration.to_json(), "calibration.json")
-    tracking.log_dict(run_id, result.figures.to_json(), "validation.json")
+    tracking.log_dict(run_id, result.calibration.to_json(), CALIBRATION)
+    tracking.log_dict(run_id, result.figures.to_json(), FIGURES)
     scores = {
         picture.key: float(score)
         for picture, score in zip(context.pictures.validation, result.validation_scores, strict=True)
@@ -187,7 +186,7 @@ def sweep_heads(context: StudyContext, trials: Sequence[FrozenTrial]) -> None:
 
 def record_failure(tracking: Tracking, run_id: str, error: BaseException) -> None:
     """Keep where an error came from, and end the run as failed."""
-    tracking.log_dict(run_id, {"error": str(error), "traceback": traceback_of(error)}, "error.json")
+    tracking.log_dict(run_id, {"error": str(error), "traceback": traceback_of(error)}, ERROR)
     tracking.end_run(run_id, "FAILED")
 
 

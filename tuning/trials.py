@@ -25,8 +25,9 @@ from tuning import search as searching
 from tuning.bench import Bench, is_memory
 from tuning.child import ChildDied
 from tuning.computing import RunTrial, Trained
-from tuning.context import StudyContext, head_folder
+from tuning.context import StudyContext
 from tuning.errors import TuningError
+from tuning.heads import head_folder
 from tuning.lease import TrialTaken, WorkerStopping
 from tuning.spec import StudySpec
 from tuning.trial import trial_config

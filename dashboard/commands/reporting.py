@@ -46,6 +46,7 @@ class ExitCode(IntEnum):
     FAILED = 4  # the study that was followed failed
     CANCELLED = 5  # the study that was followed was cancelled
     PAUSED = 6  # the study that was followed was paused
+    DIFFERENT = 7  # a trial that was trained again is not equal to what was recorded
     INTERRUPTED = 130  # Ctrl-C; a followed study goes on
 
 
@@ -64,6 +65,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             storage_errors.VersionNotFound,
             storage_errors.StudyNotFound,
             storage_errors.ModelNotFound,
+            storage_errors.RunNotFound,
+            tuning_errors.TrialNotFound,
             tuning_errors.NoChampion,
             tuning_errors.PictureNotFound,
         )

@@ -39,10 +39,13 @@ def show(version: DatasetVersion, base: StudySpec | None = None) -> StudySpec | 
     Args:
         base: settings to begin with instead of a preset's: those of another study.
     """
+    head = st.container()  # presets come first, and what they offer depends on the backbone
     chosen = _choose_backbones(base)
-    begun = _begin(version, chosen, base)
+    with head:
+        begun = _begin(version, chosen, base)
+        objective = _objective(version, begun.spec, begun.key)
     try:
-        fields = _ask(version, chosen, begun)
+        fields = {"objective": objective, **_ask(chosen, begun)}
         spec = replace(begun.spec, **fields)
     except TuningError as error:
         spec, problem = None, str(error)
@@ -122,16 +125,15 @@ def _measure(version: DatasetVersion, asked: str) -> None:
     cached.study_estimate.clear(version.id, asked, measure=False)
 
 
-def _ask(version: DatasetVersion, chosen: "_Chosen", begun: _Begun) -> Fields:
-    """Draw all fields; answers those of the specification.
+def _ask(chosen: "_Chosen", begun: _Begun) -> Fields:
+    """Draw the folded fields; answers those of the specification.
 
     Raises:
         BadSpec: what was typed can't be read.
     """
     spec, key = begun.spec, begun.key
-    fields: Fields = {"objective": _objective(version, spec, key)}
     with st.expander("How long", icon=":material/timer:"):
-        fields |= _budget(spec, key)
+        fields = _budget(spec, key)
     with st.expander("What is searched", icon=":material/tune:"):
         fields |= study_space.show(spec, chosen.layers, key)
     with st.expander("How it is searched", icon=":material/travel_explore:"):
@@ -176,7 +178,10 @@ def _objective(version: DatasetVersion, spec: StudySpec, key: str) -> str | Mapp
 
 
 def _budget(spec: StudySpec, key: str) -> Fields:
-    st.caption("Whichever limit comes first ends the search; leave a field empty for no such limit.")
+    st.caption(
+        "Whichever limit comes first ends the search; leave a field empty for no such limit. "
+        "Patience ends a search that stops improving."
+    )
     columns = st.columns(3)
     trials = columns[0].number_input(
         "Trials", 1, 1000, spec.trials, key=f"{key}-trials", placeholder="no limit",
@@ -187,8 +192,8 @@ def _budget(spec: StudySpec, key: str) -> Fields:
         help="No trial begins after so many minutes in which trials ran.",
     )  # fmt: skip
     patience = columns[2].number_input(
-        "Until it stops improving: trials without a new best", 1, 1000, spec.patience, key=f"{key}-patience",
-        placeholder="no limit", help="Trials in a row, pruned ones included, after which nothing better is expected.",
+        "Patience, trials", 1, 1000, spec.patience, key=f"{key}-patience",
+        placeholder="no limit", help="Trials in a row without a new best, pruned ones included, after which nothing better is expected.",
     )  # fmt: skip
     tolerance = spec.tolerance
     if patience is not None:

@@ -3,6 +3,7 @@
 HOME = "views/home.py"
 DATASETS = "views/datasets.py"
 STUDIES = "views/studies.py"
+COMPARE = "views/compare.py"
 HEATMAPS = "views/heatmaps.py"
 MODELS = "views/models.py"
 SYSTEM = "views/system.py"

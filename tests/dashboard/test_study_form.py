@@ -115,7 +115,7 @@ def test_any_setting_is_searched_with_its_range_or_values_and_says_what_it_means
 def test_budget_sampler_pruner_and_limits_are_sent(form, workspace):
     named(form.number_input, "Trials").set_value(None)
     named(form.number_input, "Minutes").set_value(10.0)
-    named(form.number_input, "Until it stops improving: trials without a new best").set_value(9).run()
+    named(form.number_input, "Patience, trials").set_value(9).run()
     named(form.number_input, "A new best is better by more than").set_value(0.01)
     named(form.selectbox, "Sampler").set_value(Sampler.GP)
     named(form.selectbox, "Pruner").set_value(Pruner.HYPERBAND)

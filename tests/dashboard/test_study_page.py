@@ -1,0 +1,186 @@
+"""One study on its page: what runs where, its trials to choose from, what is folded, and errors in full."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard.sections.mattering import SECTIONS, tail
+from storage import slots, studies
+from storage.records import Study, now
+from storage.settings import Settings
+from storage.workspace import Workspace, open_workspace
+from tests.conftest import FolderFactory
+from tuning import queries
+from tuning import search as searching
+from tuning.commands import launch_study
+from tuning.ingest import ingest_folder
+from tuning.spec import StudySpec
+from tuning.study_log import logged, study_log
+
+MANY = 30  # trials of a study made by hand
+
+
+@pytest.fixture
+def bare(home, make_folder) -> Workspace:
+    """An installation with pictures and no worker."""
+    workspace = open_workspace(Settings(home=home, device="cpu"))
+    ingest_folder(workspace, make_folder(defects={"dent": 6}), "parts")
+    return workspace
+
+
+def _running(workspace: Workspace, **spec) -> Study:
+    """A study that worker `w` has."""
+    study = launch_study(workspace, "parts", StudySpec(**{"trials": 20, **spec}))
+    with workspace.session() as session:
+        studies.register_worker(
+            session, worker_id="w", hostname="h", pid=1, device="cpu", threads=2, now=now()
+        )
+        studies.claim(session, worker_id="w", now=now(), lease_seconds=600)
+    return study
+
+
+def _clean(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception
+    assert not app.error, [error.value for error in app.error]
+    return app
+
+
+def _captions(app: AppTest) -> str:
+    return " ".join(caption.value for caption in app.caption)
+
+
+def _bars(app: AppTest) -> list[str]:
+    return [bar.proto.text for bar in app.get("progress")]
+
+
+def test_every_running_trial_has_a_bar_with_its_worker_and_device(page, bare) -> None:
+    study = _running(bare)
+    with bare.session() as session:
+        slot = slots.claim_slot(session, study_id=study.id, worker_id="w", limit=20)
+        slot = slots.begin_trial(session, slot, 6)
+        slots.beat_slot(session, slot, {"epoch": 3, "epochs": 10})
+    bars = _bars(_clean(page("views/studies.py", study=study.id)))
+    assert bars[1] == "trial 7: epoch 3 of 10 · worker w on cpu, 2 threads"
+
+
+def test_study_without_a_value_says_when_the_first_comes(page, bare) -> None:
+    study = _running(bare)
+    app = _clean(page("views/studies.py", study=study.id))
+    assert "The first values appear when the first trial is under way." in _captions(app)
+    assert len(app.dataframe) == 0
+
+
+def test_failed_trial_shows_its_whole_error(page, bare) -> None:
+    study = _running(bare)
+    text = "TrainingDiverged: the loss is nan\nat step 17. Lower σ."
+    search = searching.open_search(bare.settings.optuna_url, study.id, StudySpec(trials=20))
+    trial = searching.ask(search, StudySpec(trials=20))
+    trial.set_user_attr(searching.ERROR, text)
+    search.tell(trial, state=searching.TrialState.FAIL)
+    app = _clean(page("views/studies.py", study=study.id))
+    box = next(box for box in app.expander if "Trial 1 failed" in box.label)
+    assert "the loss is nan" in box.label
+    assert box.code[0].value == text
+
+
+def test_one_chosen_trial_is_told_in_full_and_can_be_reproduced(page, studied_home) -> None:
+    app = _clean(page("views/studies.py", study=1, trials="2"))
+    assert "Trial 2" in " ".join(item.proto.body for item in app.get("html"))
+    assert [button.label for button in app.button if button.label == "Reproduce"]
+    assert app.query_params["trials"] in ("2", ["2"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "label"), [("1,2", "Compare 2 trials"), ("1", "Compare"), ("1,9,x", "Compare")]
+)
+def test_two_chosen_trials_can_be_compared(page, studied_home, chosen, label) -> None:
+    app = _clean(page("views/studies.py", study=1, trials=chosen))
+    (link,) = [one.proto for one in app.get("page_link") if one.proto.label.startswith("Compare")]
+    assert link.label == label
+    assert link.disabled == (label == "Compare")
+
+
+def test_folded_sections_are_not_computed_and_open_ones_are(page, studied_home) -> None:
+    closed = _clean(page("views/studies.py", study=1))
+    titles = [title for title, *_ in SECTIONS]
+    assert {box.label for box in closed.expander} >= set(titles)
+    assert len(closed.get("plotly_chart")) == 2
+    opened = _clean(page("views/studies.py", study=1, slices="true", timeline="true", parallel="true"))
+    assert len(opened.get("plotly_chart")) == 5
+
+
+def test_open_sections_say_what_they_lack(page, bare) -> None:
+    study = _running(bare)
+    every = {key: "true" for _, _, key, _ in SECTIONS}
+    said = _captions(_clean(page("views/studies.py", study=study.id, **every)))
+    assert "Importance needs at least 4 completed trials" in said
+    assert "Nothing to compare yet" in said
+    assert "differ in two settings" in said
+    assert "No latency was measured yet" in said
+    assert "No trial has begun yet" in said
+    assert "No worker of this installation has written anything" in said
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A home whose study has thirty completed trials, told to Optuna without training."""
+    folder = tmp_path_factory.mktemp("many")
+    workspace = open_workspace(Settings(home=folder / "home", device="cpu"))
+    ingest_folder(workspace, FolderFactory(folder)(defects={"dent": 6}), "parts")
+    spec = StudySpec(trials=MANY)
+    study = launch_study(workspace, "parts", spec)
+    search = searching.open_search(workspace.settings.optuna_url, study.id, spec)
+    for number in range(MANY):
+        trial = searching.ask(search, spec)
+        trial.report(0.4, 1)
+        trial.set_user_attr("latency_ms", 5.0 + number % 7)
+        search.tell(trial, 1 - abs(trial.params["noise_std"] - 0.05))
+    return workspace.settings.home
+
+
+def test_importance_of_both_methods_and_everything_else_is_drawn(page, many, monkeypatch) -> None:
+    monkeypatch.setenv("SIMPLENET_HOME", str(many))
+    every = {key: "true" for _, _, key, _ in SECTIONS}
+    for method in ("PED-ANOVA", "fANOVA"):
+        app = _clean(page("views/studies.py", study=1, method=method, **every))
+        assert len(app.get("plotly_chart")) == 2 + len(SECTIONS) - 1
+        assert f"{method}: " in _captions(app)
+        assert f"Of {MANY} completed trials" in _captions(app)
+
+
+def test_importance_finds_the_setting_that_the_values_were_made_of(many) -> None:
+    workspace = open_workspace(Settings(home=many, device="cpu"))
+    with workspace.session() as session:
+        study = studies.get_study(session, 1)
+    for method in queries.Method:
+        found = queries.study_importance(workspace, study, method)
+        assert found.method is method
+        assert next(iter(found.shares)) == "noise_std"
+        assert sum(found.shares.values()) == pytest.approx(1)
+        assert found.trials == MANY
+
+
+def test_log_shows_its_end(page, bare, monkeypatch) -> None:
+    import logging
+
+    study = _running(bare)
+    logging.getLogger("tuning").setLevel("INFO")
+    with logged(bare.settings, study.id, "w"):
+        for number in range(300):
+            logging.getLogger("tuning.test").info("line %d", number)
+    app = _clean(page("views/studies.py", study=study.id, log="true"))
+    (shown,) = [code.value for code in app.code if "line" in code.value]
+    assert shown.endswith("line 299")
+    assert len(shown.splitlines()) == 200
+
+
+def test_tail_of_a_long_file_reads_its_end_alone(tmp_path) -> None:
+    file = tmp_path / "study.log"
+    assert tail(file, 3) == []
+    file.write_text("\n".join(f"{number} {'ü' * 50}" for number in range(5000)))
+    assert [line.split()[0] for line in tail(file, 3)] == ["4997", "4998", "4999"]
+    file.write_text("one\ntwo")
+    assert tail(file, 200) == ["one", "two"]
+
+
+def test_study_log_lies_among_the_logs(bare) -> None:
+    assert study_log(bare.settings, 3).parent == bare.settings.logs_folder
