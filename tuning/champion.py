@@ -3,7 +3,7 @@
 import getpass
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,20 +51,37 @@ def make_candidate(context: CandidateContext, data: TrialData, best: FrozenTrial
     if reigning is None and any(other.promoted_at is not None for other in known):
         reason = "the dataset had no champion"
     if reason is not None:
-        promote_model(workspace, context.tracking, model, who="study policy", why=reason)
+        hold = context.lease.hold
+        promote_model(
+            workspace,
+            context.tracking,
+            model,
+            who="study policy",
+            why=reason,
+            fence=lambda session: studies.check_held(session, **hold),
+        )
     return model
 
 
 def promote_model(
-    workspace: Workspace, tracking: Tracking, model: Model, *, who: str, why: str
+    workspace: Workspace,
+    tracking: Tracking,
+    model: Model,
+    *,
+    who: str,
+    why: str,
+    fence: Callable[[Any], None] = lambda _: None,
 ) -> Promotion | None:
     """Make a model its dataset's champion. The alias moves last: a crash before leaves the old champion serving.
 
+    Args:
+        fence: called with the session that writes, before it does; what it raises leaves all as it was.
     Returns:
         The record of the promotion; None if it was the champion already (its alias is then only set again).
     """
     promotion = None
     with workspace.session() as session:
+        fence(session)
         if models.get_model(session, model.id).state is not ModelState.CHAMPION:
             promotion = models.promote(session, model_id=model.id, who=who, why=why, now=now())
     tracking.set_champion(model.dataset_name, model.version)

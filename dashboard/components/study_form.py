@@ -193,7 +193,8 @@ def _budget(spec: StudySpec, key: str) -> Fields:
     )  # fmt: skip
     patience = columns[2].number_input(
         "Patience, trials", 1, 1000, spec.patience, key=f"{key}-patience",
-        placeholder="no limit", help="Trials in a row without a new best, pruned ones included, after which nothing better is expected.",
+        placeholder="no limit",
+        help="Trials in a row without a new best, pruned ones included, after which nothing better is expected.",
     )  # fmt: skip
     tolerance = spec.tolerance
     if patience is not None:
