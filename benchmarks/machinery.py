@@ -45,7 +45,7 @@ from tuning.worker import run_worker, worker_name
 
 DATASET = "pictures"
 SIZE = 64  # pixels of the pictures' sides: features are quick, trials take as many epochs as are asked for
-NAP_SECONDS = 0.5  # per epoch of a trial that sleeps
+NAP_SECONDS = 2.0  # per epoch of a trial that sleeps
 PROBE_EPOCHS = 8
 SPACE: dict[str, Any] = {
     "height": SIZE,
@@ -60,10 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--parts", nargs="+", choices=("overhead", "sharing"), default=("overhead", "sharing")
+    )
     parser.add_argument("--trials", type=int, default=6, help="of the study whose overhead is measured")
     parser.add_argument("--seconds", type=float, default=10.0, help="that each of them trains, about")
     parser.add_argument("--workers", type=int, default=4, help="that share a study")
-    parser.add_argument("--naps", type=int, default=24, help="trials that sleep, of each shared study")
+    parser.add_argument("--naps", type=int, default=16, help="trials that sleep, of each shared study")
     parser.add_argument(
         "--epochs", type=int, default=10, help=f"of {NAP_SECONDS} s that each of those sleeps"
     )
@@ -79,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         del os.environ[name]  # this measurement's databases must not be those of a real installation
     with tempfile.TemporaryDirectory() as folder:
         draw_demo(Path(folder) / DATASET, size=SIZE)
-        result = {"overhead": overhead(Path(folder), options), "sharing": sharing(Path(folder), options)}
+        parts = {"overhead": overhead, "sharing": sharing}
+        result = {name: parts[name](Path(folder), options) for name in options.parts}
     write_json(options.json, {"machine": machine(), **result})
     print(as_table(result))
 
@@ -225,9 +229,9 @@ def loaded(workspace: Workspace, spec: StudySpec) -> TrialData:
 
 def as_table(result: dict[str, Any]) -> str:
     """Write the figures as markdown."""
-    one, many = result["overhead"], result["sharing"]
-    return "\n".join(
-        [
+    lines = []
+    if one := result.get("overhead"):
+        lines += [
             f"| {one['trials']} trials of {one['seconds_per_trial']:.1f} s on SQLite | seconds |",
             "|---|---|",
             f"| from the first begin to the last end | {one['seconds']:.1f} |",
@@ -236,6 +240,9 @@ def as_table(result: dict[str, Any]) -> str:
             f"| **overhead** over the time inside | {one['overhead']:.1%} |",
             f"| over the trainings alone | {one['over_bare']:.1%} |",
             "",
+        ]
+    if many := result.get("sharing"):
+        lines += [
             f"| {many['trials']} trials that sleep {many['seconds_asleep']:.0f} s together, on PostgreSQL | seconds |",
             "|---|---|",
             *(
@@ -244,7 +251,7 @@ def as_table(result: dict[str, Any]) -> str:
             ),
             f"| **gain**, share of the possible | {many['gain']:.2f}, {many['efficiency']:.0%} |",
         ]
-    )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
+    from storage.settings import Settings
     from storage.workspace import Workspace
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -73,6 +76,28 @@ def workspace(tmp_path: Path) -> "Iterator[Workspace]":
     opened = open_workspace(Settings(home=tmp_path / "home", device="cpu", precision="fp32"))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def made_databases(tmp_path_factory: pytest.TempPathFactory) -> "Callable[[Settings], None]":
+    """Puts empty databases of Optuna and MLflow, as they make them, into an installation: making them takes long."""
+    from storage.settings import Settings
+    from storage.tracking import Tracking
+    from tuning.search import open_storage
+
+    made = Settings(home=tmp_path_factory.mktemp("databases"))
+    Tracking(made).client.search_experiments(max_results=1)
+    open_storage(made.optuna_url)
+
+    def put(settings: Settings) -> None:
+        for field in ("optuna_url", "mlflow_database_url"):
+            source, target = getattr(made, field), getattr(settings, field)
+            if target.startswith("sqlite:///"):
+                paths = [url.removeprefix("sqlite:///") for url in (source, target)]
+                with closing(sqlite3.connect(paths[0])) as old, closing(sqlite3.connect(paths[1])) as new:
+                    old.backup(new)
+
+    return put
 
 
 class FolderFactory:

@@ -85,6 +85,7 @@ def _promote_by_policy(context: CandidateContext, model: Model) -> None:
             return
         try:
             with workspace.session() as session:
+                context.lease.fence(session)
                 models.promote_instead_of(
                     session,
                     model_id=model.id,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks import cuda, growth, inference, precision, study, training
+from benchmarks import cuda, growth, inference, machinery, precision, study, training
 
 
 @pytest.mark.parametrize("source", [[], ["--random", "--backbone", "test_resnet"]])
@@ -202,3 +202,19 @@ def test_model_server_tells_throughput_moves_and_memory(
     assert told["moves"]["requests"] > 0
     assert len(told["memory"]["mib_by_tenth"]) == 11
     assert "| server over engine, median of turns" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_machinery_tells_overhead_and_gain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])  # its workers are started from the checkout
+    few = ["--trials", "2", "--seconds", "1", "--workers", "2", "--naps", "2", "--epochs", "1"]
+    machinery.main([*few, "--json", str(tmp_path / "machinery.json")])
+    told = json.loads((tmp_path / "machinery.json").read_text())
+    one, many = told["overhead"], told["sharing"]
+    assert one["overhead"] == one["seconds"] / one["seconds_inside_trials"] - 1 > 0
+    assert set(many["seconds"]) == {"1", "2"}
+    assert many["seconds"]["1"] >= many["seconds_asleep"]
+    assert "| **overhead** over the time inside |" in capsys.readouterr().out

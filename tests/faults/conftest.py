@@ -65,10 +65,11 @@ def shared_workspace(make_installation, postgres):
 
 
 @pytest.fixture
-def take_in(make_folder):
+def take_in(make_folder, made_databases):
     """Takes a small dataset `parts` into an installation."""
 
     def take(workspace):
+        made_databases(workspace.settings)
         return ingest_folder(workspace, make_folder(defects={"dent": 6, "scratch": 6}), "parts").version
 
     return take

@@ -20,8 +20,9 @@ from tuning.worker import run_worker
 
 
 @pytest.fixture
-def parts(workspace, make_folder):
+def parts(workspace, made_databases, make_folder):
     """A dataset `parts` with two kinds of bright squares."""
+    made_databases(workspace.settings)
     return ingest_folder(workspace, make_folder(defects={"dent": 6, "scratch": 6}), "parts").version
 
 
