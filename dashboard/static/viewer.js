@@ -165,14 +165,21 @@ const readLevels = async (response) => {
 };
 const readJson = (response) => response.json();
 
+// What a picture is drawn from.
 function needs(viewer, shot) {
-  return {
-    image: picture(viewer, shot.screen),
-    levels: shot.seen.map((seen) => answer(viewer, address(seen, "levels"), readLevels)),
-    regions: shot.seen.map((seen) => answer(viewer, address(seen, "regions"), readJson)),
-    truth: shot.outlines ? answer(viewer, shot.outlines, readJson) : null,
-  };
+  const image = picture(viewer, shot.screen);
+  const levels = shot.seen.map((seen) => answer(viewer, address(seen, "levels"), readLevels));
+  return { image, levels, first: [image, ...levels], regions: shot.seen.map(() => ({ value: null })), truth: null };
 }
+
+// And what is drawn over it; asked for afterwards, so that nothing waits for it.
+function rest(viewer, shot, wanted) {
+  wanted.regions = shot.seen.map((seen) => answer(viewer, address(seen, "regions"), readJson));
+  wanted.truth = shot.outlines ? answer(viewer, shot.outlines, readJson) : null;
+  return [...wanted.regions, ...(wanted.truth ? [wanted.truth] : [])];
+}
+
+const settled = (entries) => Promise.allSettled(entries.map((entry) => entry.promise));
 
 // ------------------------------------------------------------------------------------------------ showing a picture
 
@@ -190,8 +197,7 @@ function show(viewer, another) {
   panels(viewer);
   const wanted = needs(viewer, shot);
   viewer.needed = wanted;
-  const first = [wanted.image, ...wanted.levels];
-  const all = [...first, ...wanted.regions, ...(wanted.truth ? [wanted.truth] : [])];
+  const { first } = wanted;
   const ready = () => first.every((entry) => entry.value);
   const current = () => viewer.root && viewer.needed === wanted;
   clearTimeout(viewer.slow);
@@ -208,10 +214,11 @@ function show(viewer, another) {
   function done() {
     clearTimeout(viewer.slow);
     waiting(viewer, null);
+    const over = rest(viewer, shot, wanted);
     draw(viewer);
     facts(viewer);
     viewer.root.dataset.drawn = shot.id;
-    Promise.allSettled(all.map((entry) => entry.promise)).then(() => {
+    settled(over).then(() => {
       if (!current()) return;
       draw(viewer);
       facts(viewer);
@@ -225,9 +232,9 @@ async function ahead(viewer, wanted) {
   for (const step of AHEAD) {
     const shot = viewer.data.shots[viewer.index + step];
     if (!shot || viewer.needed !== wanted) continue;
-    const { image, levels, regions, truth } = needs(viewer, shot);
-    const all = [image, ...levels, ...regions, ...(truth ? [truth] : [])];
-    await Promise.allSettled(all.map((entry) => entry.promise));
+    const next = needs(viewer, shot);
+    await settled(next.first);
+    await settled(rest(viewer, shot, next));
   }
   if (viewer.root && viewer.needed === wanted) viewer.root.dataset.ahead = viewer.shot.id;
 }
