@@ -60,7 +60,7 @@ def named_commands(path: Path) -> Iterator[tuple[str, list[str]]]:
             calls += re.findall(rf"docker compose run .* (?:{services}) ([a-z][^|;&#]*)", line)
         for call in calls:
             words = re.sub(r"^--home \S+ ", "", call).split()
-            yield words[0].rstrip(".,:"), re.findall(r"(--[a-z][a-z-]*)", call)
+            yield words[0].rstrip(".,:"), re.findall(r"(--[a-z][a-z0-9-]*)", call)
 
 
 def cli() -> dict[str, set[str]]:
