@@ -171,7 +171,7 @@ def _forget_maps(home: Path) -> None:
     for folder in (home / "maps" / NAME).iterdir():
         for file in folder.glob("*.npz"):
             file.unlink()
-        for drawn in ("tiles", "regions"):
+        for drawn in ("tiles", "regions", "levels"):
             shutil.rmtree(folder / drawn, ignore_errors=True)
     shutil.rmtree(home / "thumbnails" / "screens", ignore_errors=True)
 

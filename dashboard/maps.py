@@ -51,6 +51,7 @@ OUTLINE_DIGITS = 1  # of a pixel
 REGIONS_LISTED = 50
 _KEPT = "private, max-age=31536000, immutable"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_COMPUTING = tuple(threading.Lock() for _ in range(32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,8 @@ class _Maps:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._secret = tickets.secret(settings.home)
-        # What is on disk must not wait behind what is being computed.
+        # A grid asks for dozens of small overlays at once; the picture that somebody looks at must not wait for them.
+        self._tiles = ThreadPoolExecutor(1, thread_name_prefix="tiles")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="maps")
         self._opening = threading.Lock()
 
@@ -135,7 +137,8 @@ class _Maps:
         make = FILES.get(what)
         if make is None:
             raise BadOption(f"There is no file '{what}' of a map; there are {', '.join(FILES)}.")
-        return await self._made(lambda: make(self._opened(), self._model(model_id), picture, query))
+        pool = self._tiles if what == "tile.jpg" else self._threads
+        return await self._made(lambda: make(self._opened(), self._model(model_id), picture, query), pool)
 
     @guarded
     async def screen(self, request: Request) -> Response:
@@ -147,8 +150,8 @@ class _Maps:
         digest = self._checked(request, "truths")
         return await self._made(lambda: _answer_json(truth(self._opened(), digest), _KEPT))
 
-    async def _made(self, make: Callable[[], Response]) -> Response:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, make)
+    async def _made(self, make: Callable[[], Response], pool: ThreadPoolExecutor | None = None) -> Response:
+        return await asyncio.get_running_loop().run_in_executor(pool or self._threads, make)
 
     def _opened(self) -> Workspace:
         with self._opening:
@@ -288,8 +291,14 @@ def _send_tile(workspace: Workspace, model: Model, picture: Named, _query: Query
 
 
 def _send_levels(workspace: Workspace, model: Model, picture: Named, _query: Query) -> Response:
-    data, about = levels(_map(workspace, model, picture)[1])
-    headers = {"Cache-Control": _KEPT, "X-Levels": json.dumps(about)}
+    file = _kept_file(workspace, model, picture, "levels", ".bin")
+    kept = _read(file)  # a tenth of the map itself, which would be read and made small each time
+    if kept is None:
+        data, about = levels(_map(workspace, model, picture)[1])
+        kept = json.dumps(about).encode() + b"\n" + data
+        write_file(file, kept, settled=False)
+    about_line, _, data = kept.partition(b"\n")
+    headers = {"Cache-Control": _KEPT, "X-Levels": about_line.decode()}
     return Response(data, media_type="application/octet-stream", headers=headers)
 
 
@@ -342,7 +351,9 @@ FILES: dict[str, Callable[[Workspace, Model, Named, Query], Response]] = {
 def _map(workspace: Workspace, model: Model, picture: StoredPicture) -> tuple[float, NDArray[np.float32]]:
     from tuning.predictor import map_of
 
-    return map_of(workspace, model, picture)
+    # What is asked of one picture comes in several requests at once: only the first may compute.
+    with _COMPUTING[hash(picture.pixel_digest) % len(_COMPUTING)]:
+        return map_of(workspace, model, picture)
 
 
 def _kept_file(workspace: Workspace, model: Model, picture: StoredPicture, kind: str, suffix: str) -> Path:

@@ -7,6 +7,7 @@ const AHEAD = [1, -1, 2, -2]; // neighbours that are fetched before anybody asks
 const PICK_MS = 250; // so long somebody must stay on a picture before the page follows
 const WAIT_MS = 120; // before it is said that something is waited for
 const TABLE = 4096; // entries of a colour table
+const SHADES = 1024; // of a palette; even, so that one begins at the leap
 const MAX_ZOOM = 64;
 const PANELS = { picture: "Original", heat: "Heatmap", map: "Map", truth: "Ground truth" };
 const TRUTH = "#e6007e";
@@ -165,14 +166,21 @@ const readLevels = async (response) => {
 };
 const readJson = (response) => response.json();
 
+// What a picture is drawn from.
 function needs(viewer, shot) {
-  return {
-    image: picture(viewer, shot.screen),
-    levels: shot.seen.map((seen) => answer(viewer, address(seen, "levels"), readLevels)),
-    regions: shot.seen.map((seen) => answer(viewer, address(seen, "regions"), readJson)),
-    truth: shot.outlines ? answer(viewer, shot.outlines, readJson) : null,
-  };
+  const image = picture(viewer, shot.screen);
+  const levels = shot.seen.map((seen) => answer(viewer, address(seen, "levels"), readLevels));
+  return { image, levels, first: [image, ...levels], regions: shot.seen.map(() => ({ value: null })), truth: null };
 }
+
+// And what is drawn over it; asked for afterwards, so that nothing waits for it.
+function rest(viewer, shot, wanted) {
+  wanted.regions = shot.seen.map((seen) => answer(viewer, address(seen, "regions"), readJson));
+  wanted.truth = shot.outlines ? answer(viewer, shot.outlines, readJson) : null;
+  return [...wanted.regions, ...(wanted.truth ? [wanted.truth] : [])];
+}
+
+const settled = (entries) => Promise.allSettled(entries.map((entry) => entry.promise));
 
 // ------------------------------------------------------------------------------------------------ showing a picture
 
@@ -190,17 +198,21 @@ function show(viewer, another) {
   panels(viewer);
   const wanted = needs(viewer, shot);
   viewer.needed = wanted;
-  const first = [wanted.image, ...wanted.levels];
-  const all = [...first, ...wanted.regions, ...(wanted.truth ? [wanted.truth] : [])];
+  const { first } = wanted;
   const ready = () => first.every((entry) => entry.value);
   const current = () => viewer.root && viewer.needed === wanted;
   clearTimeout(viewer.slow);
   waiting(viewer, null);
-  if (ready()) done();
+  // With the next frame: of several steps at once only the last is drawn.
+  const soon = () => requestAnimationFrame(() => current() && done());
+  if (ready()) soon();
   else {
-    viewer.slow = setTimeout(() => current() && !ready() && waiting(viewer, "Computing the heatmap …"), WAIT_MS);
-    draw(viewer);
-    Promise.all(first.map((entry) => entry.promise)).then(() => current() && done(), (error) => {
+    viewer.slow = setTimeout(() => {
+      if (!current() || ready()) return;
+      waiting(viewer, "Computing the heatmap …");
+      draw(viewer); // what is there of it; the former one must not stand under another name
+    }, WAIT_MS);
+    Promise.all(first.map((entry) => entry.promise)).then(soon, (error) => {
       if (current()) waiting(viewer, error.message, () => show(viewer, false));
     });
   }
@@ -208,10 +220,11 @@ function show(viewer, another) {
   function done() {
     clearTimeout(viewer.slow);
     waiting(viewer, null);
+    const over = rest(viewer, shot, wanted);
     draw(viewer);
     facts(viewer);
     viewer.root.dataset.drawn = shot.id;
-    Promise.allSettled(all.map((entry) => entry.promise)).then(() => {
+    settled(over).then(() => {
       if (!current()) return;
       draw(viewer);
       facts(viewer);
@@ -225,9 +238,9 @@ async function ahead(viewer, wanted) {
   for (const step of AHEAD) {
     const shot = viewer.data.shots[viewer.index + step];
     if (!shot || viewer.needed !== wanted) continue;
-    const { image, levels, regions, truth } = needs(viewer, shot);
-    const all = [image, ...levels, ...regions, ...(truth ? [truth] : [])];
-    await Promise.allSettled(all.map((entry) => entry.promise));
+    const next = needs(viewer, shot);
+    await settled(next.first);
+    await settled(rest(viewer, shot, next));
   }
   if (viewer.root && viewer.needed === wanted) viewer.root.dataset.ahead = viewer.shot.id;
 }
@@ -597,11 +610,11 @@ function layer(viewer, name, levels, number, kind) {
     const { data, look } = viewer;
     const { low, high, steps, width, height } = levels;
     const table = new Uint32Array(TABLE);
+    const colours = shades(data.palettes[look.palette], data.leap);
     for (let entry = 0; entry < TABLE; entry += 1) {
       const place = position(low + (entry / (TABLE - 1)) * (high - low), data.lenses[number]);
-      const [red, green, blue] = colour(place, data.palettes[look.palette], data.leap);
       const alpha = kind === "heat" ? coverage(place, data) : 1;
-      table[entry] = (Math.round(255 * alpha) << 24) | (blue << 16) | (green << 8) | red;
+      table[entry] = (Math.round(255 * alpha) << 24) | colours[Math.floor(SHADES * place)];
     }
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width, height });
@@ -618,6 +631,20 @@ function position(level, { low, threshold, high }) {
   const clipped = Math.min(high, Math.max(low, level));
   return clipped < threshold ? (0.5 * (clipped - low)) / (threshold - low) : 0.5 + (0.5 * (clipped - threshold)) / (high - threshold);
 }
+
+// Colours of a palette at equal distances; the leap stands between two of them.
+function shades(stops, leap) {
+  if (made.stops !== stops) {
+    made = { stops, colours: new Uint32Array(SHADES + 1) };
+    for (let shade = 0; shade <= SHADES; shade += 1) {
+      const [red, green, blue] = colour(shade / SHADES, stops, leap);
+      made.colours[shade] = (blue << 16) | (green << 8) | red;
+    }
+  }
+  return made.colours;
+}
+
+let made = {}; // of the palette used last
 
 function colour(place, stops, leap) {
   const half = place < leap ? stops.slice(0, 3) : stops.slice(3);
