@@ -67,7 +67,7 @@ def simplenet(environment, *arguments, expect=0):
 
 def answer(url, body=None, kind="application/json"):
     request = urllib.request.Request(url, body, {"Content-Type": kind})
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=120) as response:  # the first request loads the model
         return response.read()
 
 
