@@ -12,6 +12,8 @@ from benchmarks.guarantee import normal_pictures, realised, scores_of_unseen, ta
 from engine.backbones.resolve import resolve_backbone
 from engine.config import SimpleNetConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("wanted", [0.05, 0.1, 0.2])
 def test_promise_holds_for_scores_of_any_kind(wanted: float) -> None:

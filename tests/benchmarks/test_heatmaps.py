@@ -12,6 +12,8 @@ from storage.settings import Settings
 from storage.workspace import open_workspace
 from tuning.ingest import ingest_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.browser
 @pytest.mark.slow

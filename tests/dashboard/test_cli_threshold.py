@@ -14,6 +14,8 @@ from dashboard.commands.reporting import ExitCode
 from storage.settings import Settings
 from storage.tracking import Tracking
 
+pytestmark = pytest.mark.slow
+
 Simplenet = Callable[..., Result]
 
 

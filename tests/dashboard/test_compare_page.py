@@ -7,6 +7,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.commands.reporting import ExitCode
 
+pytestmark = pytest.mark.slow
+
 
 def _clean(app: AppTest) -> AppTest:
     assert not app.exception, app.exception

@@ -22,6 +22,8 @@ from tuning.spec import StudySpec
 from tuning.uploaded import GivenPicture, keep_set
 from tuning.worker import run_worker
 
+pytestmark = pytest.mark.slow
+
 Page = Callable[..., AppTest]
 VIEW = "views/heatmaps.py"
 

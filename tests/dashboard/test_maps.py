@@ -24,6 +24,8 @@ from tests.dashboard.upload_client import Client, serving
 from tuning.operating_points import by_value, set_point
 from tuning.predictor import map_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def workspace(own_studied_home: Path) -> Iterator[Workspace]:

@@ -16,6 +16,8 @@ from tuning import candidates, jobs, model_exports
 from tuning.jobs import JobState
 from tuning.queries import study_trials
 
+pytestmark = pytest.mark.slow
+
 Page = Callable[..., AppTest]
 
 

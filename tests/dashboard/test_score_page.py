@@ -19,6 +19,8 @@ from storage.workspace import Workspace, open_workspace
 from tuning import arrivals, batches, jobs
 from tuning.batches import Batch
 
+pytestmark = pytest.mark.slow
+
 Page = Callable[..., AppTest]
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -16,6 +16,8 @@ from tuning.ingest import ingest_folder
 from tuning.spec import StudySpec
 from tuning.study_log import logged, study_log
 
+pytestmark = pytest.mark.slow
+
 MANY = 30  # trials of a study made by hand
 
 

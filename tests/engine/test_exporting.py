@@ -14,6 +14,8 @@ from engine import exporting
 from engine.errors import ExportUnavailable
 from engine.geometry import on_canvas, resized_in_order
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "scripts" / "compare_exports.py"
 SIZES = [[70, 90], [48, 48], [64, 96], [300, 200], [150, 400]]
 CHANGES: dict[str, dict[str, Any]] = {

@@ -19,6 +19,8 @@ from tuning.commands import delete_dataset, promote, withdraw_champion
 from tuning.errors import NoChampion
 from tuning.serving.champions import Champions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(own_workspace):

@@ -12,6 +12,8 @@ from storage.workspace import open_workspace
 from tuning.serving.access import is_loopback
 from tuning.serving.keys import Keys, own_key
 
+pytestmark = pytest.mark.slow
+
 
 def add(workspace, name="line 3"):
     with workspace.session() as session:

@@ -13,6 +13,8 @@ import yaml
 
 from storage.tracking import Tracking
 
+pytestmark = pytest.mark.slow
+
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".cloudpickle"}
 # Run by a Python that has only the model's requirements: scores and decisions of pictures as JSON.
 SCORE = """

@@ -18,6 +18,8 @@ from storage import models
 from tuning.predictor import calibration_of, detector
 from tuning.serving.keys import own_key
 
+pytestmark = pytest.mark.slow
+
 
 def png(width, height):
     """A PNG file that promises a size and holds no pixels."""

@@ -21,6 +21,8 @@ from tuning import serving_client, supervisor
 from tuning.commands import promote, withdraw_champion
 from tuning.predictor import detector, score_images
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 4
 
 

@@ -23,6 +23,8 @@ from tuning.errors import BatchBusy, BatchNotFound, NoChampion, OtherBatch
 from tuning.jobs import JobState
 from tuning.predictor import calibration_of, scorer
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 

@@ -18,6 +18,8 @@ from tuning.jobs import JobState
 from tuning.queries import study_trials
 from tuning.sweep import sweep
 
+pytestmark = pytest.mark.slow
+
 
 def known(workspace):
     """The models of `parts` by their version."""

@@ -18,6 +18,8 @@ from tuning.spec import StudySpec
 from tuning.trial_maps import maps
 from tuning.worker import run_worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):

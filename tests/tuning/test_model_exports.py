@@ -24,6 +24,8 @@ from tuning.jobs import JobState
 from tuning.model_exports import Format, find_export, start_export
 from tuning.predictor import score_images
 
+pytestmark = pytest.mark.slow
+
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"
 GUIDES_FILES = {
     "onnx": "magnetic-tile-model-1-onnx.onnx",

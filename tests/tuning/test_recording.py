@@ -24,6 +24,8 @@ from tuning.run_files import CALIBRATION, FIGURES, RECIPE, SCORES, WEIGHTS
 from tuning.spec import StudySpec
 from tuning.worker import run_worker
 
+pytestmark = pytest.mark.slow
+
 TRIALS, KEPT = 4, 2
 
 

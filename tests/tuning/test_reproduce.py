@@ -28,6 +28,8 @@ from tuning.run_files import RECIPE
 from tuning.spec import StudySpec
 from tuning.worker import run_worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):

@@ -22,6 +22,8 @@ from tuning.reviewing import add_marked, drawn_mask, mark, undo
 from tuning.uploaded import GivenPicture, find_set, forget_set, keep_set, list_sets
 from tuning.versions import save_edits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def parts(workspace: Workspace, make_folder: Callable[..., Path]) -> DatasetVersion:
