@@ -71,6 +71,7 @@ def test_open_server_answers_keys_only_and_a_revoked_one_no_more(
 ):
     monkeypatch.setattr(serving_client, "_absent_until", {})
     data = pictures[0].read_bytes()
+    champion = next(model for model in models_of(own_workspace) if model.version == 1)
     key, other = add_key(own_workspace), add_key(own_workspace, "line 4")
     with model_server(own_home, serve_host="0.0.0.0") as (client, process):
         assert client("GET", "/health").status == 200  # what supervisors ask
