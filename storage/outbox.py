@@ -51,6 +51,9 @@ _ANSWERED = (
     "register",
     "set_champion",
     "clear_champion",
+    "champion_version",
+    "tag_version",
+    "model_folder",
     "registered_version",
     "checkpoint_folder",
 )

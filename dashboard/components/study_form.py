@@ -183,16 +183,19 @@ def _budget(spec: StudySpec, key: str) -> Fields:
         "Patience ends a search that stops improving."
     )
     columns = st.columns(3)
+    # By the session and not as defaults: a field that has a default can't be emptied in the browser.
+    for name, limit in (("trials", spec.trials), ("minutes", spec.minutes), ("patience", spec.patience)):
+        st.session_state.setdefault(f"{key}-{name}", limit)
     trials = columns[0].number_input(
-        "Trials", 1, 1000, spec.trials, key=f"{key}-trials", placeholder="no limit",
+        "Trials", 1, 1000, None, key=f"{key}-trials", placeholder="no limit",
         help="Configurations to try; the first is the paper's own.",
     )  # fmt: skip
     minutes = columns[1].number_input(
-        "Minutes", 0.1, 10080.0, spec.minutes, step=5.0, key=f"{key}-minutes", placeholder="no limit",
+        "Minutes", 0.1, 10080.0, None, step=5.0, key=f"{key}-minutes", placeholder="no limit",
         help="No trial begins after so many minutes in which trials ran.",
     )  # fmt: skip
     patience = columns[2].number_input(
-        "Patience, trials", 1, 1000, spec.patience, key=f"{key}-patience",
+        "Patience, trials", 1, 1000, None, key=f"{key}-patience",
         placeholder="no limit", help="Trials in a row without a new best, pruned ones included, that end the search.",
     )  # fmt: skip
     tolerance = spec.tolerance

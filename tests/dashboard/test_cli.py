@@ -172,7 +172,7 @@ def test_empty_lists_are_no_error(simplenet: Simplenet, home: Path) -> None:
 def test_home_option_chooses_the_installation(simplenet: Simplenet, home: Path, tmp_path: Path) -> None:
     assert simplenet("--home", tmp_path / "other", "datasets").exit_code == 0
     assert (tmp_path / "other" / "app.db").exists()
-    assert not home.exists()
+    assert not (home / "app.db").exists()
 
 
 def test_folder_without_pictures_is_refused(simplenet: Simplenet, home: Path, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_weights_file_that_is_not_there_is_refused_by_the_form(page: Page, waiti
         "/no/resnet18.safetensors"
     ).run()
     assert "'/no/resnet18.safetensors' does not exist" in app.error[0].value
-    _button(app, "Start the study").click().run()
+    assert _button(app, "Start the study").disabled
     assert _studies(waiting) == []
 
 
@@ -233,7 +233,7 @@ def test_form_without_backbone_says_why_and_starts_nothing(
     reason = app.error[0].value
     assert "SIMPLENET_WEIGHTS" in reason
     assert "hub" in reason
-    _button(app, "Start the study").click().run()
+    assert _button(app, "Start the study").disabled
     assert _studies(workspace) == []
 
 
@@ -258,7 +258,7 @@ def test_running_study_can_be_paused_and_shows_its_progress(page: Page, waiting:
             session, study_id=study.id, worker_id="w", attempt=claimed.attempt, progress=progress
         )
     app = _clean(page("views/studies.py", study=study.id))
-    assert app.get("progress")[0].proto.text == "trial 7 of 20, best 0.940"
+    assert app.get("progress")[0].proto.text.startswith("trial 7 of 20, best 0.940")
     _button(app, "Pause").click().run()
     assert _studies(waiting)[0].wanted is Wanted.PAUSE
     assert any(button.label == "Resume" for button in app.button)
