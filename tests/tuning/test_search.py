@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from engine.config import LOSSES
-from tuning import budget
+from tuning import budget, retries
 from tuning import search as searching
 from tuning.errors import BadSpec
 from tuning.knobs import KNOBS
@@ -38,6 +38,12 @@ def run_to_the_end(run_one):
         return search
 
     return run
+
+
+def bury(url, search):
+    """What is done with the trials of workers that died."""
+    for trial in retries.running(search):
+        retries.try_again(url, search, trial.number, "the worker died during this trial")
 
 
 def test_paper_settings_are_tried_first(tmp_path: Path):
@@ -69,7 +75,7 @@ def test_trial_of_a_dead_worker_is_repeated_twice_and_then_counts_as_failed(tmp_
     url, spec = f"sqlite:///{tmp_path}/optuna.db", StudySpec()
     for death in range(searching.RETRIES + 2):
         search = searching.open_search(url, 1, spec)
-        searching.recover(url, search)
+        bury(url, search)
         assert searching.counted(search.trials) == (death > searching.RETRIES)
         trial = search.ask(searching.distributions(spec))
         assert (trial.params == searching.PAPER) == (death <= searching.RETRIES)
@@ -99,7 +105,7 @@ def test_trial_lost_before_it_had_parameters_is_tried_again_with_those_enqueued_
     url = f"sqlite:///{tmp_path}/optuna.db"
     search = searching.open_search(url, 1, StudySpec())
     assert search.ask().params == {}
-    searching.recover(url, search)
+    bury(url, search)
     assert searching.counted(search.get_trials()) == 0
     again = search.ask(searching.distributions(StudySpec()))
     assert again.params == searching.PAPER
@@ -183,7 +189,7 @@ def test_grid_point_of_a_lost_trial_is_tried_again(url, run_to_the_end):
     spec = StudySpec(sampler="grid", grid_steps=2, **SMALL)
     search = searching.open_search(url, 1, spec)
     lost = searching.ask(search, spec)
-    searching.recover(url, search)
+    bury(url, search)
     assert searching.left(search.trials, spec) == 8
     run_to_the_end(url, spec, value=0.5)
     done = [trial.params for trial in search.trials if trial.state is TrialState.COMPLETE]
@@ -376,7 +382,13 @@ def test_study_that_follows_one_without_trials_begins_like_any_other(url):
 
 def test_trial_of_several_trainings_has_their_mean_and_spread():
     result = TrialResult(
-        values=(0.5, 0.7), head=None, calibration=None, figures=None, latency_ms=1.0, seconds=1.0
+        values=(0.5, 0.7),
+        head=None,
+        calibration=None,
+        figures=None,
+        validation_scores=None,
+        latency_ms=1.0,
+        seconds=1.0,
     )
     assert (result.value, result.spread) == (pytest.approx(0.6), pytest.approx(0.1414, abs=1e-4))
 
