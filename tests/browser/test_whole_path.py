@@ -134,7 +134,7 @@ def _watch_to_the_end(page: Page) -> None:
 
 
 def _open_run_in_mlflow(page: Page) -> None:
-    link = page.get_by_role("link", name="MLflow")
+    link = page.get_by_role("link", name="MLflow").first  # a fragment that is drawn anew leaves the old one for a moment
     address = str(link.get_attribute("href"))
     with page.context.browser.new_context() as context:  # type: ignore[union-attr]
         mlflow = context.new_page()
@@ -144,7 +144,7 @@ def _open_run_in_mlflow(page: Page) -> None:
 
 def _browse_heatmaps(page: Page) -> None:
     page.get_by_test_id("stMain").get_by_role("link", name="Heatmaps").click()
-    tiles = page.get_by_role("option")
+    tiles = page.locator(".tile")
     expect(tiles).to_have_count(24)
     expect(page.get_by_text("1 of 30")).to_be_visible()
     page.keyboard.press("ArrowRight")
