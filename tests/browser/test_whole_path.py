@@ -134,7 +134,8 @@ def _watch_to_the_end(page: Page) -> None:
 
 
 def _open_run_in_mlflow(page: Page) -> None:
-    link = page.get_by_role("link", name="MLflow").first  # a fragment that is drawn anew leaves the old one for a moment
+    # The first: a fragment that is drawn anew leaves the old one for a moment.
+    link = page.get_by_role("link", name="MLflow").first
     address = str(link.get_attribute("href"))
     with page.context.browser.new_context() as context:  # type: ignore[union-attr]
         mlflow = context.new_page()
