@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from training.pool import open_pool
 
@@ -55,7 +55,8 @@ class Crops(Dataset[Tensor]):
     def __getitem__(self, step: int) -> Tensor:
         draw = self.draw
         if not self.shards:  # opened by the process that loads: a mapped file is not to be pickled
-            torch.set_num_threads(1)
+            if get_worker_info() is not None:  # a loader's own process; elsewhere the setting would stay
+                torch.set_num_threads(1)
             self.shards = _training_shards(self.folder, draw)
         rng = np.random.default_rng((draw.seed, step))
         size = int(rng.choice(SIZES))

@@ -140,10 +140,12 @@ def test_run_with_another_recipe_is_not_continued(tmp_path, drawings, recipe, te
 
 
 def test_every_drawing_but_those_held_out_is_seen_once_a_round(drawings, recipe):
+    threads = torch.get_num_threads()
     crops = Crops(drawings, recipe)
     assert crops.pictures == 2 * PER_SHARD
     assert crops[0].shape[:2] == (4, 3)
     torch.testing.assert_close(crops[3], Crops(drawings, recipe)[3], rtol=0, atol=0)
+    assert torch.get_num_threads() == threads  # here no loader's process was started
 
 
 def test_pool_smaller_than_a_batch_is_refused(drawings, recipe):

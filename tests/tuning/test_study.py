@@ -105,7 +105,9 @@ def test_study_ends_with_a_champion_that_mlflow_serves(workspace, parts, make_sp
     assert {child.info.run_name[:8] for child in children} == {"trial 01", "trial 02", "trial 03"}
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
 
+    # Both: what an earlier test logged in this process has set the registry apart from the tracking.
     mlflow.set_tracking_uri(workspace.settings.tracking_uri)
+    mlflow.set_registry_uri(workspace.settings.tracking_uri)
     served = mlflow.pyfunc.load_model("models:/parts@champion")
     pictures = pd.DataFrame({"image": [workspace.blobs.get(image.digest) for image in test]})
     answered = served.predict(pictures, params={"maps": True})
