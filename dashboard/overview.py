@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from storage import datasets, models, studies
+from sqlalchemy.orm import Session
+
+from dashboard.wording import plural
+from storage import checkups, datasets, edits, models, studies
 from storage.records import Dataset, ImageRecord, Label, Model, ModelState, Role, Study, StudyState
 from storage.workspace import Workspace
+from tuning.findings import is_open, read_findings
 
 STRIP_LENGTH = 4  # pictures that stand for a dataset
 
@@ -18,18 +22,22 @@ class DatasetCard:
     champion: Model | None
     study: Study | None  # the newest
     candidates: int  # models newer than the champion that a person may want to look at
+    serious: int  # findings of the doctor in the latest version that nobody has accepted
+    corrections: int  # that wait to become a version
 
 
 def cards(workspace: Workspace) -> list[DatasetCard]:
     """A card per dataset, in the order of their names."""
     with workspace.session() as session:
-        known = datasets.list_datasets(session)
         of_studies = studies.list_studies(session)
         of_models = models.list_models(session)
-    return [_card(dataset, of_studies, of_models) for dataset in sorted(known, key=lambda item: item.name)]
+        known = sorted(datasets.list_datasets(session), key=lambda dataset: dataset.name)
+        return [_card(session, dataset, of_studies, of_models) for dataset in known]
 
 
-def _card(dataset: Dataset, of_studies: Sequence[Study], of_models: Sequence[Model]) -> DatasetCard:
+def _card(
+    session: Session, dataset: Dataset, of_studies: Sequence[Study], of_models: Sequence[Model]
+) -> DatasetCard:
     mine = [model for model in of_models if model.dataset_name == dataset.name]
     champion = next((model for model in mine if model.state is ModelState.CHAMPION), None)
     newer = champion.version if champion else 0
@@ -42,7 +50,18 @@ def _card(dataset: Dataset, of_studies: Sequence[Study], of_models: Sequence[Mod
             default=None,
         ),
         candidates=sum(model.state is ModelState.CANDIDATE and model.version > newer for model in mine),
+        serious=_serious(session, dataset),
+        corrections=len(edits.list_edits(session, dataset.name)),
     )
+
+
+def _serious(session: Session, dataset: Dataset) -> int:
+    checkup = None if dataset.latest is None else checkups.get_checkup(session, dataset.latest.id)
+    if checkup is None:
+        return 0
+    accepted = checkups.accepted_findings(session, dataset.name)
+    findings = read_findings(checkup)
+    return sum(finding.severity == "serious" and is_open(finding, accepted) for finding in findings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +70,7 @@ class Attention:
 
     text: str
     action: str  # label of the link
-    page: str  # "studies" or "models" or "system"
+    page: str  # "datasets", "studies", "models" or "system"
     parameters: dict[str, str]
 
 
@@ -78,6 +97,21 @@ def attention(of_cards: Sequence[DatasetCard], *, worker_alive: bool) -> list[At
                     parameters=parameters,
                 )
             )
+        if card.serious:
+            found.append(
+                Attention(
+                    text=f"The doctor found {plural(card.serious, 'serious thing')} in {name}.",
+                    action="Check", page="datasets", parameters={"dataset": name, "section": "Check"},
+                )
+            )  # fmt: skip
+        if card.corrections:
+            found.append(
+                Attention(
+                    text=f"{plural(card.corrections, 'correction')} of {name} "
+                    f"{'waits' if card.corrections == 1 else 'wait'} to become its next version.",
+                    action="Review", page="datasets", parameters={"dataset": name, "section": "Check"},
+                )
+            )  # fmt: skip
         if card.candidates:
             found.append(
                 Attention(

@@ -1,6 +1,6 @@
 """What the dataset doctor says: findings, the pictures they are about, and what one click corrects."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,6 +63,22 @@ def correction(finding: Finding, picture: FindingPicture) -> Edit | None:
 def subject(picture: FindingPicture) -> str:
     """What an acceptance is about: the picture, or the pair that is alike."""
     return picture.pixel_digest + (f"+{picture.other}" if picture.other else "")
+
+
+def open_pictures(finding: Finding, accepted: Container[tuple[str, str]]) -> list[FindingPicture]:
+    """The pictures of a finding that nobody has accepted.
+
+    Args:
+        accepted: (kind, subject) of what was, as `storage.checkups.accepted_findings` tells.
+    """
+    return [picture for picture in finding.pictures if (finding.kind, subject(picture)) not in accepted]
+
+
+def is_open(finding: Finding, accepted: Container[tuple[str, str]]) -> bool:
+    """Whether a finding still waits for a person: neither it nor all of its pictures were accepted."""
+    if (finding.kind, "") in accepted:
+        return False
+    return not finding.pictures or bool(open_pictures(finding, accepted))
 
 
 def about(images: Sequence[ImageRecord], **words: Any) -> list[Finding]:

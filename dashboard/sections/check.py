@@ -15,7 +15,16 @@ from storage import checkups
 from storage.records import DatasetVersion, ImageRecord, now
 from tuning import doctor, jobs
 from tuning.corrections import put as put_corrections
-from tuning.findings import Finding, FindingPicture, Fix, correction, read_findings, subject
+from tuning.findings import (
+    Finding,
+    FindingPicture,
+    Fix,
+    correction,
+    is_open,
+    open_pictures,
+    read_findings,
+    subject,
+)
 from tuning.jobs import Job, JobState
 
 LIVE_SECONDS = 0.7
@@ -92,13 +101,9 @@ def _progress(version: DatasetVersion) -> None:
 def _finding(
     name: str, finding: Finding, images: Mapping[str, ImageRecord], accepted: set[tuple[str, str]]
 ) -> None:
-    if (finding.kind, "") in accepted:
+    if not is_open(finding, accepted):
         return
-    open_ones = [
-        picture
-        for picture in finding.pictures
-        if (finding.kind, subject(picture)) not in accepted and picture.pixel_digest in images
-    ]
+    open_ones = [one for one in open_pictures(finding, accepted) if one.pixel_digest in images]
     if finding.pictures and not open_ones:
         return
     with st.container(border=True):

@@ -16,7 +16,7 @@ from tuning import queries, supervisor
 
 LIVE_SECONDS = 3.0
 IDLE_SECONDS = 15.0  # a command line beside the page may start something
-PAGES = {"studies": STUDIES, "models": MODELS, "system": SYSTEM}
+PAGES = {"datasets": DATASETS, "studies": STUDIES, "models": MODELS, "system": SYSTEM}
 
 
 def show() -> None:

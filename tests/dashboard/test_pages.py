@@ -273,6 +273,40 @@ def test_completed_study_shows_trials_and_the_way_to_its_model(page: Page, studi
     assert "became model version 1 (champion)" in _html(app)
 
 
+def test_home_says_what_the_doctor_found_and_what_waits_until_it_is_settled(
+    page: Page, waiting: Workspace
+) -> None:
+    from storage import checkups, datasets, edits
+    from storage.records import Edit, now
+
+    with waiting.session() as session:
+        latest = datasets.latest_version(session, "parts")
+        image = datasets.list_images(session, latest.id)[0]
+        finding = {
+            "kind": "copies",
+            "severity": "serious",
+            "title": "a copy",
+            "why": "It counts twice.",
+            "remedy": "Take it out.",
+            "count": 1,
+            "pictures": [{"pixel_digest": image.pixel_digest}],
+            "names": [],
+        }
+        checkups.put_checkup(session, latest.id, {"findings": [finding]}, now=now())
+        edits.put_edits(
+            session, "parts", [Edit(pixel_digest=image.pixel_digest, remove=True)], who="a", now=now()
+        )
+    said = [block.value for block in _clean(page()).markdown]
+    assert "**2 things need you**" in said
+    assert "The doctor found 1 serious thing in parts." in said
+    assert "1 correction of parts waits to become its next version." in said
+
+    with waiting.session() as session:
+        checkups.accept_finding(session, "parts", "copies", image.pixel_digest, who="a", now=now())
+        edits.discard_edits(session, "parts")
+    assert not any("need" in block.value for block in _clean(page()).markdown)
+
+
 def test_failed_study_shows_its_error(page: Page, waiting: Workspace) -> None:
     from storage import studies
     from storage.records import now
