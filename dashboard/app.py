@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import incidents
-from dashboard.components import look
+from dashboard.components import ahead, look
 from dashboard.views import COMPARE, DATASETS, HEATMAPS, HOME, MODELS, SCORE, STUDIES, SYSTEM
 
 
@@ -13,6 +13,7 @@ def main() -> None:
         page_title="SimpleNet AutoML", page_icon=str(look.ICON_FILE), layout="wide", initial_sidebar_state=230
     )
     look.apply()
+    ahead.charts()
     page = st.navigation(
         [
             st.Page(HOME, title="Home", icon=":material/home:", url_path="home", default=True),
