@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -92,27 +93,29 @@ def start(settings: Settings, key: str, module: str, arguments: Sequence[str]) -
     """
     folder = _folder(settings, key)
     job = Job(key=key, state=JobState.RUNNING, text="starting", started_at=now(), updated_at=now())
-    with told_when_full(settings.home):
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("a") as lock:
-            if not _acquired(lock):
-                return status(settings, key) or job
-            (folder / "cancel").unlink(missing_ok=True)
-            _write(folder, job)
-            with (folder / "log").open("wb") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", module, *arguments],
-                    env={
-                        **os.environ,
-                        "SIMPLENET_HOME": str(settings.home),
-                        LOCK_VARIABLE: str(lock.fileno()),
-                    },
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # it outlives the server that started it
-                    pass_fds=[lock.fileno()],
-                )
+    with told_when_full(settings.home), _lock_of(folder) as lock:
+        if not _acquired(lock):
+            return status(settings, key) or job
+        if not _is_at(
+            lock, folder
+        ):  # forgotten between the opening and the locking: there is another folder now
+            return start(settings, key, module, arguments)
+        (folder / "cancel").unlink(missing_ok=True)
+        _write(folder, job)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env={
+                    **os.environ,
+                    "SIMPLENET_HOME": str(settings.home),
+                    LOCK_VARIABLE: str(lock.fileno()),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # it outlives the server that started it
+                pass_fds=[lock.fileno()],
+            )
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
     return job
 
@@ -217,15 +220,17 @@ def is_running(settings: Settings, key: str) -> bool:
 def forget(settings: Settings, key: str, *, older_than: timedelta = timedelta(0)) -> None:
     """Take a job that doesn't run, and told nothing for so long, out of the records."""
     folder = _folder(settings, key)
-    try:
-        if _is_locked(folder):
-            return
+    with contextlib.suppress(FileNotFoundError):  # there never was one, or another process is forgetting it
         told = [file.stat().st_mtime for file in folder.iterdir() if file.name != "lock"]
         last = max(told, default=folder.stat().st_mtime)
-    except FileNotFoundError:  # there never was one, or another process is forgetting it
-        return
-    if now().timestamp() - last >= older_than.total_seconds():
-        shutil.rmtree(folder, ignore_errors=True)
+        if now().timestamp() - last < older_than.total_seconds():
+            return
+        with (folder / "lock").open("a") as lock:
+            if _acquired_at_once(lock) and _is_at(lock, folder):
+                # Out of the way first: whoever starts it meanwhile finds no folder, and makes one of its own.
+                gone = folder.with_name(f".{key}.{secrets.token_hex(4)}")
+                folder.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(settings: Settings, prefix: str, *, older_than: timedelta) -> None:
@@ -282,6 +287,22 @@ def _write_last(folder: Path, job: Job) -> None:
     _write(folder, job)
 
 
+def _lock_of(folder: Path) -> IO[str]:
+    """The file of a job's lock, and the folder around it, where `forget` has not taken it away in between."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return (folder / "lock").open("a")
+
+
+def _is_at(lock: IO[str], folder: Path) -> bool:
+    """Whether an open lock is still the one of a job's folder."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat())
+    except FileNotFoundError:
+        return False
+
+
 @contextlib.contextmanager
 def _locked(folder: Path, key: str) -> Iterator[None]:
     with _inherited(folder / "lock") or (folder / "lock").open("a") as lock:
@@ -304,14 +325,19 @@ def _inherited(path: Path) -> IO[str] | None:
 
 def _acquired(lock: IO[str]) -> bool:
     for patience in (0.1, 0.2, 0.4, None):  # a page that looks whether it is locked holds it for a moment
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if patience is not None:
-                time.sleep(patience)
-        else:
+        if _acquired_at_once(lock):
             return True
+        if patience is not None:
+            time.sleep(patience)
     return False
+
+
+def _acquired_at_once(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_locked(folder: Path) -> bool:

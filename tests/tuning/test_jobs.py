@@ -58,6 +58,33 @@ def test_job_tells_its_progress_and_what_came_of_it(settings: Settings) -> None:
     assert jobs.status(settings, "count") is None
 
 
+def test_job_that_is_forgotten_and_started_by_many_at_once_is_never_lost(settings: Settings) -> None:
+    ended = threading.Event()
+
+    def forget_again_and_again() -> None:
+        while not ended.is_set():
+            jobs.forget(settings, "count")
+
+    forgetting = [threading.Thread(target=forget_again_and_again) for _ in range(2)]
+    for thread in forgetting:
+        thread.start()
+    try:
+        for _ in range(5):
+            jobs.start(settings, "count", MODULE, ["count", "2", "0.3"])
+            assert jobs.is_running(settings, "count")
+            assert wait(settings, "count", lambda job: job.done >= 1).state is JobState.RUNNING
+            jobs.cancel(settings, "count")
+            deadline = time.monotonic() + 60
+            while jobs.status(settings, "count") is not None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    finally:
+        ended.set()
+        for thread in forgetting:
+            thread.join()
+    assert list(settings.jobs_folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("left", [b"", bytes(200), b'{"key": "cou'])
 def test_status_that_a_power_cut_left_empty_or_cut_off_is_none(settings: Settings, left: bytes) -> None:
     jobs.work(settings, "count", lambda progress: None)
