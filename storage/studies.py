@@ -122,7 +122,8 @@ def claim(
     Args:
         silent: the last signs of life of workers that were not heard of for a lease; whoever was heard of since keeps
             its study.
-        before: only a study whose turn is before this one's.
+        before: only a study whose turn is before this running one's, or this one itself, where its worker has fallen
+            silent: helping alone would never end it.
     """
     seen = [(beat.id, beat.attempt, beat.beats) for beat in silent if beat.kind == "study"]
     abandoned = and_(
@@ -140,7 +141,7 @@ def claim(
     if study_id is not None:
         waiting = and_(waiting, StudyRow.id == study_id)
     if before is not None:
-        waiting = and_(waiting, _before(before))
+        waiting = and_(waiting, or_(_before(before), StudyRow.id == before.id))
     # One statement that finds and takes: with two, several workers find the same study. PostgreSQL skips those that
     # another worker is taking at this moment; SQLite lets one worker at a time do this.
     first = select(StudyRow.id).where(waiting).order_by(*_TURN).limit(1).with_for_update(skip_locked=True)

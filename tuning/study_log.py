@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from storage.settings import Settings
@@ -31,4 +31,5 @@ def logged(settings: Settings, study_id: int, worker_id: str) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk: the last lines are lost, the study must not be
+            handler.close()

@@ -92,7 +92,7 @@ def test_wish_reaches_all_workers(shared_workspace, running, wait_for, state_of,
 def test_trials_that_are_added_while_others_run_are_run_too(
     shared_workspace, running, wait_for, state_of, ended, make_spec
 ):
-    study, _ = running(trials=3)
+    study, _ = running(trials=5)
     with shared_workspace.session() as session:
         extend_study(session, study.id, {**study.spec, "trials": 8}, was=study.spec)
     wait_for(

@@ -1,6 +1,6 @@
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from storage import studies
 from storage.database import create_database, session
 from storage.datasets import create_version
 from storage.errors import LeaseLost, StudyFinished, StudyNotFound, VersionNotFound, WorkerNotFound
-from storage.heartbeats import Watch
+from storage.heartbeats import Beat, Watch
 from storage.records import DatasetVersion, Label, NewImage, Role, Study, StudyState, Wanted
 from storage.schema import Base
 
@@ -212,6 +212,27 @@ def test_late_heartbeat_is_heard_before_the_study_is_taken(
     desk.heartbeat(held, seconds=0)
     with session(engine) as opened:
         assert studies.claim(opened, worker_id="w2", now=START, lease_seconds=60, silent=silent) is None
+
+
+def test_worker_that_could_help_leads_a_study_whose_leader_has_fallen_silent(
+    desk: Desk, engine: Engine, make_study: Callable[..., Study]
+) -> None:
+    make_study()
+    held = desk.claimed("w1")
+    later = make_study()
+    desk.look(LEASE_SECONDS + 1)
+
+    def claim(silent: Sequence[Beat]) -> Study | None:
+        with session(engine) as opened:
+            return studies.claim(
+                opened, worker_id="w2", now=START, lease_seconds=60, silent=silent, before=held
+            )
+
+    assert claim(()) is None  # its turn is before the later study's, and its leader is well
+    led = claim(desk.watch.silent("study"))
+    assert led is not None
+    assert (led.id, led.attempt, led.worker_id) == (held.id, 2, "w2")
+    assert desk.claimed("w3").id == later.id
 
 
 def test_wish_to_go_on_does_not_free_what_a_wrong_clock_thinks_dead(
