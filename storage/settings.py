@@ -4,6 +4,7 @@ What is passed to `Settings(…)` wins over the environment, that over the file,
 Every other part of the program gets a `Settings` passed in; none reads the environment itself.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -136,6 +137,17 @@ class Settings(BaseSettings):
                 "a lease must last at least two heartbeats. Raise the first or lower the second"
             )
         return self
+
+    def environment(self) -> dict[str, str]:
+        """What another process must find in its environment to have these settings: the home, and whatever was set.
+
+        It may carry passwords. Defaults are left out, for the other process may stand on another machine.
+        """
+        values = self.model_dump(mode="json", include={"home", *self.model_fields_set}, exclude_none=True)
+        return {
+            f"{PREFIX}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in values.items()
+        }
 
     @property
     def blobs_folder(self) -> Path:

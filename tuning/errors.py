@@ -125,6 +125,14 @@ class SupervisorError(TuningError):
     """A process of the installation can not be started or does not stay up."""
 
 
+class BadPlacement(TuningError):
+    """Workers can not be placed on a cluster as asked."""
+
+
+class ClusterUnavailable(TuningError):
+    """The Ray cluster that workers should run on can not be reached, or Ray is not installed."""
+
+
 class JobRunning(TuningError):
     """The same work is being done by another process."""
 

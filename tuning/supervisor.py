@@ -61,15 +61,15 @@ class ProcessStatus:
     """How a process is, for people."""
 
     name: str
-    state: str  # starting, ready, restarting, finished, failed, stopping, stopped
+    state: str  # starting, ready, restarting, finished, failed, stopping, stopped; on a cluster more
     address: str | None
     pid: int | None
     log: str
     detail: str = ""
 
 
-class _Child:
-    """One supervised process through all its restarts. Used by the supervisor's thread alone."""
+class KeptProcess:
+    """One supervised process through all its restarts. Used by one thread alone, which must outlive it."""
 
     def __init__(self, spec: ProcessSpec, log: Path) -> None:
         self.spec = spec
@@ -195,7 +195,7 @@ def up(
     """
     with _only_supervisor(workspace.settings):
         children = [
-            _Child(spec, workspace.settings.logs_folder / f"{spec.name.replace(' ', '-')}.log")
+            KeptProcess(spec, workspace.settings.logs_folder / f"{spec.name.replace(' ', '-')}.log")
             for spec in processes
         ]
         shown: dict[str, tuple[str, str]] = {}
@@ -384,7 +384,7 @@ def _only_supervisor(settings: Settings) -> Iterator[None]:
 
 def _tell(
     settings: Settings,
-    children: Sequence[_Child],
+    children: Sequence[KeptProcess],
     shown: dict[str, tuple[str, str]],
     on_change: Callable[[ProcessStatus], None],
 ) -> None:

@@ -45,9 +45,19 @@ RECORD_SECONDS = 1.0  # between two tries to record how a study ended
 MAX_ATTEMPTS = 30  # claims of one study, pauses and outages included, before it counts as one that never ends
 
 
-def worker_name() -> str:
-    """A new worker's id: readable, and different even where host and process id come again."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+def worker_name(place: str | None = None) -> str:
+    """A new worker's id: readable, and different even where place and process id come again.
+
+    Args:
+        place: where it runs, for people; None: on the machine of this name.
+    """
+    return f"{place or socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+def device_name(device: torch.device) -> str:
+    """A device for people: 'cpu', 'cuda', or 'cuda (GPU 3)' where CUDA_VISIBLE_DEVICES has pinned the process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return f"{device} (GPU {visible})" if device.type == "cuda" and visible else str(device)
 
 
 @dataclass
@@ -59,6 +69,7 @@ class _Worker:
     child: Child
     watch: Watch
     device: str
+    place: str
     unable: set[int] = field(default_factory=set)  # studies that this worker could not help with
 
 
@@ -67,6 +78,7 @@ def run_worker(
     *,
     worker_id: str,
     stop: threading.Event,
+    place: str | None = None,
     study_id: int | None = None,
     once: bool = False,
     run: RunTrial = run_trial,
@@ -75,11 +87,12 @@ def run_worker(
 
     Args:
         stop: ends the worker after the present step; its study is then free for another at once.
+        place: where it runs, as the pages show it; None: on the machine of this name.
         study_id: end by itself as soon as this study is finished or paused; None: serve for ever.
         once: end by itself as soon as no study is waiting.
         run: what trains and judges one configuration; it is imported by the process that computes.
     """
-    device = str(resolve_device(workspace.settings.device))
+    device = device_name(resolve_device(workspace.settings.device))
     sweep(workspace)
     with Child() as child:
         worker = _Worker(
@@ -90,6 +103,7 @@ def run_worker(
             child=child,
             watch=Watch(workspace.settings.lease_seconds),
             device=device,
+            place=place or socket.gethostname(),
         )
         _register(worker)
         logger.info("worker started", extra={"worker": worker_id, "device": device})
@@ -158,7 +172,7 @@ def _register(worker: _Worker) -> None:
         studies.register_worker(
             session,
             worker_id=worker.worker_id,
-            hostname=socket.gethostname(),
+            hostname=worker.place,
             pid=os.getpid(),
             device=worker.device,
             threads=torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""Commands that run the processes of an installation: up, dashboard, worker, mlflow, migrate, version."""
+"""Commands that run the processes of an installation: up, dashboard, worker, workers, mlflow, migrate, version."""
 
 import os
 import signal
@@ -14,12 +14,19 @@ from dashboard.commands import reporting
 from dashboard.commands.reporting import ExitCode, command
 
 if TYPE_CHECKING:
+    from storage.settings import Settings
     from tuning.supervisor import ProcessStatus
+
+Database = Annotated[str | None, typer.Option(metavar="URL", help="Database of the installation to join.")]
+Optuna = Annotated[str | None, typer.Option(metavar="URL", help="Optuna's database of that installation.")]
+TrackingServer = Annotated[
+    str | None, typer.Option(metavar="URL", help="MLflow server of the installation to join.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `simplenet`."""
-    for function in (up, dashboard, worker, mlflow, migrate, version):
+    for function in (up, dashboard, worker, workers, mlflow, migrate, version):
         app.command()(function)
 
 
@@ -77,15 +84,12 @@ def dashboard() -> None:
 @command
 def worker(
     study: Annotated[int | None, typer.Option(metavar="STUDY", help="Run this study only, then end.")] = None,
-    database: Annotated[
-        str | None, typer.Option(metavar="URL", help="Database of the installation to join.")
-    ] = None,
-    optuna: Annotated[
+    database: Database = None,
+    optuna: Optuna = None,
+    tracking: TrackingServer = None,
+    place: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Optuna's database of that installation."),
-    ] = None,
-    tracking: Annotated[
-        str | None, typer.Option(metavar="URL", help="MLflow server of the installation to join.")
+        typer.Option(metavar="NAME", help="Where it runs, as pages show it. Default: this machine's name."),
     ] = None,
 ) -> None:
     """Run a worker: it takes waiting studies and runs their trials. Ctrl-C ends it after its present step.
@@ -95,10 +99,58 @@ def worker(
     from dashboard import logs
     from tuning.worker import run_worker, worker_name
 
-    given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking}
-    workspace = reporting.open_workspace({name: url for name, url in given.items() if url is not None})
+    workspace = reporting.open_workspace(_settings(database, optuna, tracking))
     logs.configure(workspace.settings.log_level)
-    run_worker(workspace, worker_id=worker_name(), stop=_stop_on_signals(), study_id=study)
+    stop = _stop_on_signals()
+    run_worker(workspace, worker_id=worker_name(place), stop=stop, place=place, study_id=study)
+
+
+@command
+def workers(
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="HOST:PORT of the cluster's head, or auto on one of its machines."
+        ),
+    ],
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="GPUs of each worker, 0 to 1: at 0.5 two share one, at 0 none is used.")
+    ] = 1.0,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs of each worker; its threads.")] = 1.0,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Workers; they wait for room. Default: as many as there is room for, more when nodes join.",
+        ),
+    ] = None,
+    database: Database = None,
+    optuna: Optuna = None,
+    tracking: TrackingServer = None,
+) -> None:
+    """Keep workers placed on a Ray cluster, and restart them elsewhere when a node dies. Ctrl-C ends them all.
+
+    Run it on a machine of the cluster. It needs PostgreSQL, the installation's folder shared by all nodes, and
+    the extra `ray`.
+    """
+    from dashboard import logs
+    from tuning import ray_workers
+
+    share = ray_workers.Share(gpus=gpus_per_worker, cpus=cpus_per_worker)
+    settings = _settings(database, optuna, tracking)
+    ray_workers.check_settings(settings, share)
+    with ray_workers.connected(ray):
+        stop = _stop_on_signals()  # Ray has put its own handler in the place of one that stood before
+        workspace = reporting.open_workspace(settings)
+        logs.configure(settings.log_level)
+        typer.echo(f"Each worker gets {share}. Ctrl-C stops all workers.")
+        ray_workers.keep_workers(
+            workspace,
+            share=share,
+            count=count,
+            stop=stop,
+            on_change=lambda status: typer.echo(_process_line(status)),
+        )
 
 
 @command
@@ -123,6 +175,12 @@ def version() -> None:
     from dashboard.versions import installed
 
     typer.echo("\n".join(f"{name} {number}" for name, number in installed().items()))
+
+
+def _settings(database: str | None, optuna: str | None, tracking: str | None) -> "Settings":
+    """Those of the installation to join."""
+    given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking}
+    return reporting.read_settings({name: url for name, url in given.items() if url is not None})
 
 
 def _stop_on_signals() -> threading.Event:

@@ -174,3 +174,25 @@ def test_addresses_for_browsers() -> None:
     assert Settings(host="::1").dashboard_url == "http://[::1]:8501"
     assert Settings(host="gpu1", mlflow_port=80).mlflow_url == "http://gpu1:80"
     assert Settings(mlflow_public_url="https://runs.example/").mlflow_url == "https://runs.example"
+
+
+def test_environment_gives_another_process_what_was_set_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMPLENET_LEASE_SECONDS", "30")
+    given = Settings(
+        home=tmp_path,
+        database_url="postgresql://me:secret@db/one",
+        weights=tmp_path / "resnet18.safetensors",
+        picture_roots=(tmp_path / "a", tmp_path / "b"),
+        serve_require_key=True,
+        workers=3,
+    )
+    environment = given.environment()
+    assert {name.removeprefix("SIMPLENET_").lower() for name in environment} == {
+        *("home", "database_url", "weights", "picture_roots", "serve_require_key", "workers", "lease_seconds")
+    }
+    monkeypatch.delenv("SIMPLENET_LEASE_SECONDS")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == given
