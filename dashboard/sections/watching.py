@@ -31,7 +31,7 @@ def show(study: Study) -> None:
     st.fragment(_state, run_every=LIVE_SECONDS if waiting else None)(study.id, study.state)
     every = CHART_SECONDS if moving else None
     st.fragment(_values, run_every=every)(study.id)
-    _outcome(study)
+    st.fragment(_outcome, run_every=every)(study.id, study.dataset_name)
     waiting = trials.is_any_repeated()
     st.fragment(trials.show, run_every=1.0 if waiting else every)(study.id, waiting)
     mattering.show(study, every=every)
@@ -149,12 +149,11 @@ def _history(study: Study, found: Sequence[TrialRecord]) -> None:
         st.plotly_chart(curves, config=charts.MODE_BAR, key="curves")
 
 
-def _outcome(study: Study) -> None:
+@incidents.guarded
+def _outcome(study_id: int, dataset_name: str) -> None:
     """The model that came of the study, with the way to its heatmaps."""
     with workspace().session() as session:
-        made = [
-            model for model in models.list_models(session, study.dataset_name) if model.study_id == study.id
-        ]
+        made = [model for model in models.list_models(session, dataset_name) if model.study_id == study_id]
     for model in made:
         _model(model)
 
