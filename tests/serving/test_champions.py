@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import mlflow
 import pytest
 
 from storage.errors import DatasetNotFound, ModelNotFound, TrackingError
@@ -148,6 +149,7 @@ def test_withdrawn_champion_stops_serving(run, own_workspace):
 
 def test_alias_moved_to_a_version_of_somebody_else_leaves_the_old_one_serving(run, own_workspace):
     tracking = Tracking(own_workspace.settings)
+    mlflow.set_tracking_uri(own_workspace.settings.tracking_uri)  # where MLflow looks for the source
 
     async def move(champions):
         await version_of(champions)
@@ -210,7 +212,7 @@ def test_locked_database_of_mlflow_leaves_the_old_one_serving(run, own_workspace
             await champions.follow()
             assert await version_of(champions) == 1
             assert "locked" in champions.troubles["parts"]
-            with pytest.raises(TrackingError, match="look for the champion of 'plates'"):
+            with pytest.raises(TrackingError, match="ask for the champion of 'plates'"):
                 await version_of(champions, "plates")
         await champions.follow()
         assert champions.troubles == {}

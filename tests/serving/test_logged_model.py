@@ -70,6 +70,7 @@ def test_example_is_what_the_server_takes(folder, shared_server):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # installs gigabytes
 def test_model_scores_bit_equal_in_an_empty_environment(
     folder, made_workspace, pictures, tmp_path, scored_here
 ):

@@ -173,7 +173,7 @@ def test_locked_databases_are_said_and_what_is_loaded_goes_on(own_home, own_work
         try:
             answer = client.predict(data, "plates")
             assert (answer.status, answer.headers["retry-after"]) == (503, "5")
-            assert "MLflow could not look for the champion of 'plates'" in answer.json["error"]
+            assert "MLflow could not ask for the champion of 'plates'" in answer.json["error"]
             assert client.predict(data).status == 200
             wait_for(lambda: client("GET", "/parts/stats").json["trouble"])
         finally:
