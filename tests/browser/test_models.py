@@ -173,6 +173,9 @@ def _browse_it(page: Page, installation: Workspace, count: int) -> None:
     page.wait_for_function(drawn, arg=viewer.element_handle())
     page.keyboard.press("ArrowRight")
     expect(place).to_have_text(f"3 of {count}")
+    expect(page).to_have_url(
+        re.compile(f"image={viewer.get_attribute('data-shown')}")
+    )  # the page is told a little later
     page.reload()
     expect(place).to_have_text(f"3 of {count}")
     page.wait_for_function(drawn, arg=viewer.element_handle())
