@@ -171,6 +171,7 @@ def _browse_it(page: Page, installation: Workspace, count: int) -> None:
     expect(page.locator(".viewer .name")).to_have_text(name)
     drawn = "viewer => viewer.dataset.drawn && viewer.dataset.drawn === viewer.dataset.shown"
     page.wait_for_function(drawn, arg=viewer.element_handle())
+    _picture(page, "heatmaps-batch")
     page.keyboard.press("ArrowRight")
     expect(place).to_have_text(f"3 of {count}")
     expect(page).to_have_url(
@@ -179,7 +180,6 @@ def _browse_it(page: Page, installation: Workspace, count: int) -> None:
     page.reload()
     expect(place).to_have_text(f"3 of {count}")
     page.wait_for_function(drawn, arg=viewer.element_handle())
-    _picture(page, "heatmaps-batch")
     with page.expect_download() as download:
         page.get_by_role("link", name="Map NPY").click()
     assert download.value.suggested_filename.endswith(".npy")
@@ -211,6 +211,7 @@ def _picture(page: Page, name: str, *, scroll_to: str | None = None, height: int
     if PICTURES is None:
         return
     page.set_viewport_size({"width": 1400, "height": height})
+    page.mouse.move(1399, 500)  # no words under the pointer
     page.wait_for_timeout(2500)
     if scroll_to:
         page.get_by_text(scroll_to).first.scroll_into_view_if_needed()
