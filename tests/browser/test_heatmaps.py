@@ -268,8 +268,10 @@ def test_threshold_is_tried_saved_and_taken_back(page: Page, workspace: Workspac
     with workspace.session() as session:
         point = operating_points.current(session, model)
     assert (point.why, point.source.value) == ("to see what happens", "value")
+    promised = page.get_by_text(re.compile("^Saved is the threshold .*false rejects, by"))
+    expect(promised).to_have_count(0)  # the panel is drawn after what lies above it
     page.get_by_role("button", name=re.compile("^Back to")).first.click()
-    expect(page.get_by_text(re.compile("^Saved is the threshold .*false rejects, by"))).to_be_visible()
+    expect(promised).to_be_visible()
     with workspace.session() as session:
         restored = operating_points.current(session, model)
     assert restored.threshold == operating_points.own(model).threshold
