@@ -51,10 +51,10 @@ def main(arguments: Sequence[str]) -> None:
     settings = Settings()
 
     def score(progress: Progress) -> Any:
-        return batches.score(open_workspace(settings), batches.find(settings, batch_id), drawer, progress)
+        return batches.score(open_workspace(settings), batches.find(settings, batch_id), progress)
 
     def pack(progress: Progress) -> Any:
-        return batches.pack(settings, batches.find(settings, batch_id), progress)
+        return batches.pack(open_workspace(settings), batches.find(settings, batch_id), drawer, progress)
 
     if verb == "score":
         jobs.work(settings, batches.job_key(batch_id), score)

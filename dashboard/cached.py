@@ -15,6 +15,7 @@ from tuning.versions import Comparison, compare_images
 
 if TYPE_CHECKING:
     from tuning.backbones import BackboneStatus, OfferedBackbone
+    from tuning.batches import Batch, Results
     from tuning.comparison import ModelComparison
     from tuning.estimate import Estimate
     from tuning.operating_points import Evidence
@@ -103,6 +104,18 @@ def model_comparison(model_id: int, other_id: int) -> "ModelComparison":
     with workspace().session() as session:
         pair = models.get_model(session, model_id), models.get_model(session, other_id)
     return compare_models(workspace(), *pair)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def batch_results(
+    _batch: "Batch",
+    batch_id: str,  # noqa: ARG001 (the key, as is the next)
+    stamp: tuple[int, int],  # noqa: ARG001
+) -> "Results":
+    """What came of a batch's pictures by the time of its stamp."""
+    from tuning import batches
+
+    return batches.results(_batch)
 
 
 @st.cache_resource(show_spinner=False)

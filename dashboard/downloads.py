@@ -15,6 +15,7 @@ from dashboard.errors import NothingThere
 from dashboard.guard import base_path, guarded
 from storage.blobs import BlobStore
 from storage.settings import Settings
+from tuning import batches
 from tuning.export_names import picture_suffix
 
 # What browsers are told of a picture; they show the first four and keep the last.
@@ -33,9 +34,9 @@ def archive_address(settings: Settings, file: Path) -> str:
     return _address(settings, "exports", file.name)
 
 
-def original_address(settings: Settings, digest: str) -> str:
-    """Where a browser gets a picture byte for byte as it was given."""
-    return _address(settings, "originals", digest)
+def original_address(settings: Settings, digest: str, *, batch: str | None = None) -> str:
+    """Where a browser gets a picture byte for byte as it was given, to a dataset or in a batch."""
+    return _address(settings, "originals", digest, batch)
 
 
 def routes(settings: Settings) -> list[BaseRoute]:
@@ -70,8 +71,10 @@ class _Downloads:
 
     @guarded
     async def original(self, request: Request) -> Response:
-        digest = self._checked(request, "originals")
+        digest, batch = self._checked(request, "originals"), request.query_params.get("batch")
         store = BlobStore(self._settings.blobs_folder)
+        if batch is not None:
+            store = batches.pictures(batches.find(self._settings, batch))
         # The suffix that it came with is not known here; the bytes tell it.
         suffix = picture_suffix("", next(store.chunks(digest, size=12), b""))
         return FileResponse(
@@ -87,10 +90,15 @@ class _Downloads:
 
     def _checked(self, request: Request, kind: str) -> str:
         name = str(request.path_params["name"])
-        tickets.check_address_key(self._secret, f"{kind} {name}", request.query_params.get("key", ""))
+        subject = _subject(kind, name, request.query_params.get("batch"))
+        tickets.check_address_key(self._secret, subject, request.query_params.get("key", ""))
         return name
 
 
-def _address(settings: Settings, kind: str, name: str) -> str:
-    key = tickets.address_key(tickets.secret(settings.home), f"{kind} {name}")
-    return f"{base_path()}/{kind}/{name}?key={key}"
+def _address(settings: Settings, kind: str, name: str, batch: str | None = None) -> str:
+    key = tickets.address_key(tickets.secret(settings.home), _subject(kind, name, batch))
+    return f"{base_path()}/{kind}/{name}?key={key}{f'&batch={batch}' if batch else ''}"
+
+
+def _subject(kind: str, name: str, batch: str | None) -> str:
+    return f"{kind} {name}{f' {batch}' if batch else ''}"

@@ -38,6 +38,7 @@ from storage.records import Model
 from storage.settings import Settings
 from storage.thumbnails import Thumbnails
 from storage.workspace import Workspace, open_workspace
+from tuning import batches
 from tuning.map_cache import map_folder
 from tuning.predictor import StoredPicture
 
@@ -63,27 +64,39 @@ class Named:
     name: str
 
 
-def address(settings: Settings, what: str, model: Model, picture: StoredPicture, **options: str) -> str:
+def address(
+    settings: Settings,
+    what: str,
+    model: Model,
+    picture: StoredPicture,
+    *,
+    batch: str | None = None,
+    **options: str,
+) -> str:
     """Where a browser gets something of a picture under a model.
 
     Args:
         what: one of `FILES`.
+        batch: id of the batch that the picture is of; None for one of a dataset.
         options: of the file: opacity (0 to 100) and colours (a palette) of overlay.png.
     """
-    folder, query = addresses(settings, model, picture)
+    folder, query = addresses(settings, model, picture, batch=batch)
     return f"{folder}{what}{query}" + (f"&{urlencode(options, quote_via=quote)}" if options else "")
 
 
-def addresses(settings: Settings, model: Model, picture: StoredPicture) -> tuple[str, str]:
+def addresses(
+    settings: Settings, model: Model, picture: StoredPicture, *, batch: str | None = None
+) -> tuple[str, str]:
     """What stands before and behind the name of a file in all addresses of a picture under a model."""
-    key = tickets.address_key(tickets.secret(settings.home), _subject(model.id, picture))
-    query = urlencode({"of": picture.digest, "name": picture.name, "key": key}, quote_via=quote)
+    key = tickets.address_key(tickets.secret(settings.home), _subject(model.id, picture, batch))
+    values = {"of": picture.digest, "name": picture.name, "key": key} | ({"batch": batch} if batch else {})
+    query = urlencode(values, quote_via=quote)
     return f"{base_path()}/maps/{model.id}/{picture.pixel_digest}/", f"?{query}"
 
 
-def screen_address(settings: Settings, digest: str) -> str:
+def screen_address(settings: Settings, digest: str, *, batch: str | None = None) -> str:
     """Where a browser gets a picture as a screen shows it: as the model saw it, and no larger than needed."""
-    return _small_address(settings, "screens", digest)
+    return _small_address(settings, "screens", digest, batch)
 
 
 def truth_address(settings: Settings, mask_digest: str) -> str:
@@ -101,13 +114,17 @@ def routes(settings: Settings) -> list[BaseRoute]:
     ]
 
 
-def _small_address(settings: Settings, kind: str, digest: str) -> str:
-    key = tickets.address_key(tickets.secret(settings.home), f"{kind} {digest}")
-    return f"{base_path()}/{kind}/{digest}?key={key}"
+def _small_address(settings: Settings, kind: str, digest: str, batch: str | None = None) -> str:
+    key = tickets.address_key(tickets.secret(settings.home), _small_subject(kind, digest, batch))
+    return f"{base_path()}/{kind}/{digest}?key={key}{f'&batch={batch}' if batch else ''}"
 
 
-def _subject(model_id: int, picture: StoredPicture) -> str:
-    return f"maps {model_id} {picture.digest} {picture.pixel_digest}"
+def _small_subject(kind: str, digest: str, batch: str | None) -> str:
+    return f"{kind} {digest}{f' {batch}' if batch else ''}"
+
+
+def _subject(model_id: int, picture: StoredPicture, batch: str | None) -> str:
+    return f"maps {model_id} {picture.digest} {picture.pixel_digest}{f' {batch}' if batch else ''}"
 
 
 class _Maps:
@@ -133,38 +150,43 @@ class _Maps:
             name=query.get("name", "picture"),
         )
         model_id = int(request.path_params["model"])
-        tickets.check_address_key(self._secret, _subject(model_id, picture), query.get("key", ""))
+        batch = query.get("batch")
+        tickets.check_address_key(self._secret, _subject(model_id, picture, batch), query.get("key", ""))
         make = FILES.get(what)
         if make is None:
             raise BadOption(f"There is no file '{what}' of a map; there are {', '.join(FILES)}.")
         pool = self._tiles if what == "tile.jpg" else self._threads
-        return await self._made(lambda: make(self._opened(), self._model(model_id), picture, query), pool)
+        return await self._made(
+            lambda: make(self._opened(batch), self._model(model_id), picture, query), pool
+        )
 
     @guarded
     async def screen(self, request: Request) -> Response:
-        digest = self._checked(request, "screens")
-        return await self._made(lambda: _jpeg(screen(self._opened(), digest)))
+        digest, batch = self._checked(request, "screens")
+        return await self._made(lambda: _jpeg(screen(self._opened(batch), digest)))
 
     @guarded
     async def truth(self, request: Request) -> Response:
-        digest = self._checked(request, "truths")
-        return await self._made(lambda: _answer_json(truth(self._opened(), digest), _KEPT))
+        digest, batch = self._checked(request, "truths")
+        return await self._made(lambda: _answer_json(truth(self._opened(batch), digest), _KEPT))
 
     async def _made(self, make: Callable[[], Response], pool: ThreadPoolExecutor | None = None) -> Response:
         return await asyncio.get_running_loop().run_in_executor(pool or self._threads, make)
 
-    def _opened(self) -> Workspace:
+    def _opened(self, batch: str | None = None) -> Workspace:
         with self._opening:
-            return self._workspace
+            opened = self._workspace
+        return batches.within(opened, batches.find(self._settings, batch)) if batch else opened
 
     def _model(self, model_id: int) -> Model:
         with self._opened().session() as session:
             return models.get_model(session, model_id)
 
-    def _checked(self, request: Request, kind: str) -> str:
-        digest = str(request.path_params["digest"])
-        tickets.check_address_key(self._secret, f"{kind} {digest}", request.query_params.get("key", ""))
-        return digest
+    def _checked(self, request: Request, kind: str) -> tuple[str, str | None]:
+        digest, batch = str(request.path_params["digest"]), request.query_params.get("batch")
+        subject = _small_subject(kind, digest, batch)
+        tickets.check_address_key(self._secret, subject, request.query_params.get("key", ""))
+        return digest, batch
 
 
 def screen(workspace: Workspace, digest: str) -> bytes:
@@ -174,7 +196,7 @@ def screen(workspace: Workspace, digest: str) -> bytes:
         BlobMissing: the picture is not in the store.
         BadImage: it can not be decoded.
     """
-    kept = Thumbnails(workspace.settings.thumbnails_folder / "screens")
+    kept = Thumbnails(workspace.thumbnails.folder / "screens")
     found = kept.get(digest)
     if found is None:
         pixels = display.shrunk(decode(workspace.blobs.get(digest), "picture"))

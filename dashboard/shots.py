@@ -19,13 +19,19 @@ def lens(model: Model, title: str) -> Lens:
 
 
 def shot(
-    settings: Settings, picture: ScoredPicture, models: Sequence[Model], said: Mapping[str, Label]
+    settings: Settings,
+    picture: ScoredPicture,
+    models: Sequence[Model],
+    said: Mapping[str, Label],
+    *,
+    batch: str | None = None,
 ) -> Shot:
     """A picture as models see it.
 
     Args:
         models: that which gave the picture's own score, and those of its `others`.
         said: what people said of pictures, by pixel digest.
+        batch: id of the batch that the picture is of; None for one of a dataset.
     """
     image = picture.image
     own = Verdict(score=picture.score, decision=picture.decision, distance=picture.distance)
@@ -39,19 +45,19 @@ def shot(
         type=image.defect_type,
         remark=_remark(image),
         marked=marked.value if marked else None,
-        screen=maps.screen_address(settings, image.digest),
+        screen=maps.screen_address(settings, image.digest, batch=batch),
         outlines=maps.truth_address(settings, image.mask_digest) if image.mask_digest else None,
-        original=downloads.original_address(settings, image.digest),
+        original=downloads.original_address(settings, image.digest, batch=batch),
         file=image.name.rsplit("/", 1)[-1],
         seen=tuple(
-            _seen(settings, image, model, verdict)
+            _seen(settings, image, model, verdict, batch)
             for model, verdict in zip(models, (own, *picture.others), strict=True)
         ),
     )
 
 
-def _seen(settings: Settings, image: Picture, model: Model, verdict: Verdict) -> Seen:
-    folder, query = maps.addresses(settings, model, image)
+def _seen(settings: Settings, image: Picture, model: Model, verdict: Verdict, batch: str | None) -> Seen:
+    folder, query = maps.addresses(settings, model, image, batch=batch)
     rows, columns = seen_by(model, image.height, image.width)
     shown = (rows.stop - rows.start) * (columns.stop - columns.start)
     whole = image.height * image.width

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session as Session  # for those who pass one on
@@ -23,6 +24,7 @@ class Workspace:
     blobs: BlobStore
     features: FeatureCache
     thumbnails: Thumbnails
+    maps_folder: Path  # cached scores and anomaly maps, and what was drawn of them
 
     def session(self) -> AbstractContextManager[Session]:
         """A database session that commits at the end, or rolls back when anything is raised."""
@@ -70,4 +72,5 @@ def attach(settings: Settings, engine: Engine) -> Workspace:
         blobs=BlobStore(settings.blobs_folder),
         features=FeatureCache(settings.features_folder),
         thumbnails=Thumbnails(settings.thumbnails_folder),
+        maps_folder=settings.maps_folder,
     )

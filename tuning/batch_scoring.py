@@ -3,6 +3,9 @@
   batch.json      with which model and threshold, and which pictures
   results.jsonl   a line per picture, in the order in which they were done; what `scores.csv` is made of
   scores.csv      once all are done: name, decision, score, threshold, files, error; in the order of the pictures
+
+Maps and overlays are kept by whoever asks. As files for people (`named_files`) they lie in
+
   maps/           000001_name.npy, float32, one value per pixel of the picture
   overlays/       000001_name.png
 
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.images import pixel_digest
 from engine.scoring import Detector
 from storage.atomic_files import write_file
 from storage.listing import SourceFile
@@ -40,6 +44,9 @@ COLUMNS = ("name", "decision", "score", "threshold", "map", "overlay", "error")
 Draw = Callable[[NDArray[np.uint8], NDArray[np.float32]], bytes]
 """Called with the pixels (H, W, 3) and the map (H, W) of a picture; answers the bytes of an overlay as PNG."""
 
+Keep = Callable[["BatchResult", ScoredFile], None]
+"""Called with what is told of a scored picture, and the picture with its map, before the journal names it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
@@ -47,11 +54,16 @@ class BatchResult:
 
     place: int  # of its file in the list, from 0
     name: str  # with '#2' for the second page of a file
+    page: int | None = None  # of the file, from 1, where it has several
     score: float | None = None
     threshold: float | None = None
     decision: str | None = None  # accept or reject
-    map: str | None = None  # path below the batch's folder
+    map: str | None = None  # path among the files for people
     overlay: str | None = None
+    digest: str | None = None  # SHA-256 (hex) of the bytes, of a page those of it alone
+    pixel_digest: str | None = None  # SHA-256 (hex) of shape and pixels
+    height: int | None = None  # pixels
+    width: int | None = None
     error: str | None = None
     last: bool = True  # no page of the file comes after it
 
@@ -63,7 +75,7 @@ def score_batch(
     files: Sequence[SourceFile],
     out: Path,
     *,
-    draw: Draw,
+    keep: Keep,
     runtime: str = "torch",
     progress: Progress,
 ) -> list[BatchResult]:
@@ -72,6 +84,7 @@ def score_batch(
     Args:
         threshold: a score above it is rejected.
         out: made when it is new.
+        keep: called with each picture; what it keeps must be whole when it returns.
     Returns:
         What came of every picture, in the order of the files.
     Raises:
@@ -94,7 +107,8 @@ def score_batch(
                     result = BatchResult(place=place, name=item.name, last=number == len(answered))
                     if isinstance(item, ScoredFile):
                         stem = f"{place + 1:0{digits}d}_{safe_stem(item.name)}"
-                        result = _write(out, stem, item, result, draw)
+                        result = _told(result, stem, item)
+                        keep(result, item)
                     else:
                         result = replace(result, error=item.error)
                     journal.write(json.dumps(asdict(result)) + "\n")
@@ -121,6 +135,26 @@ def read_results(out: Path) -> list[BatchResult]:
     return sorted(results.values(), key=lambda result: result.place)
 
 
+def named_files(out: Path, draw: Draw) -> Keep:
+    """Keep map and overlay of each picture below a folder, named for people."""
+
+    def keep(result: BatchResult, item: ScoredFile) -> None:
+        overlay = draw(item.pixels, item.anomaly_map)
+        for name, content in ((result.map, npy(item.anomaly_map)), (result.overlay, overlay)):
+            file = out / str(name)
+            file.parent.mkdir(exist_ok=True)
+            write_file(file, content, settled=False)
+
+    return keep
+
+
+def npy(anomaly_map: NDArray[np.float32]) -> bytes:
+    """A map as the bytes of a `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, anomaly_map)
+    return file.getvalue()
+
+
 def table(results: Sequence[BatchResult]) -> str:
     """The results as CSV."""
     text = io.StringIO()
@@ -132,22 +166,20 @@ def table(results: Sequence[BatchResult]) -> str:
     return text.getvalue()
 
 
-def _write(out: Path, stem: str, item: ScoredFile, result: BatchResult, draw: Draw) -> BatchResult:
-    """Keep map and overlay of a picture; the journal names them once both are whole."""
-    values = io.BytesIO()
-    np.save(values, item.anomaly_map)
-    names = (f"{MAPS}/{stem}.npy", f"{OVERLAYS}/{stem}.png")
-    contents = (values.getvalue(), draw(item.pixels, item.anomaly_map))
-    for name, content in zip(names, contents, strict=True):
-        (out / name).parent.mkdir(exist_ok=True)
-        write_file(out / name, content, settled=False)
+def _told(result: BatchResult, stem: str, item: ScoredFile) -> BatchResult:
+    """What is known of a picture once it is scored."""
     return replace(
         result,
+        page=item.page,
         score=item.score,
         threshold=item.threshold,
         decision=item.decision,
-        map=names[0],
-        overlay=names[1],
+        map=f"{MAPS}/{stem}.npy",
+        overlay=f"{OVERLAYS}/{stem}.png",
+        digest=sha256(item.data).hexdigest(),
+        pixel_digest=pixel_digest(item.pixels),
+        height=item.pixels.shape[0],
+        width=item.pixels.shape[1],
     )
 
 

@@ -1,8 +1,9 @@
 """Batches of pictures that were scored from a page: kept with their pictures until somebody deletes them.
 
-`$SIMPLENET_HOME/batches/ID` holds `request.json`, the pictures under `files/`, and what `tuning.batch_scoring` writes.
-The job that scores is the dashboard's (`dashboard.batching`), which knows how overlays are drawn; a viewer takes
-`results` and `anomaly_map`.
+`$SIMPLENET_HOME/batches/ID` holds `request.json`, what was given under `files/`, what `tuning.batch_scoring` writes,
+and like an installation of its own the scored pictures (`pictures/`), their maps and what is drawn of them (`maps/`,
+`thumbnails/`): seen from `within` a batch, everything that browses pictures of a dataset browses these. They belong to
+no dataset, so no label is known of them, and deleting the folder leaves nothing behind.
 """
 
 import contextlib
@@ -13,32 +14,33 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from engine.images import decode
 from engine.scoring import Detector
-from storage import models, staging
+from storage import datasets, models, reviews, staging
 from storage.archives import is_archive, unpack
 from storage.atomic_files import temporary_beside, write_file
+from storage.blobs import BlobStore
 from storage.errors import DiskFull
 from storage.listing import SourceFile
-from storage.records import Model, Skipped, now
+from storage.records import Label, Model, Review, Role, Skipped, now
 from storage.room import RESERVE_BYTES, free_bytes, size_text, told_when_full
 from storage.settings import Settings
+from storage.thumbnails import Thumbnails
 from storage.tree import is_picture
 from storage.workspace import Workspace
 from tuning import jobs
-from tuning.batch_scoring import BatchResult, Draw, read_results, score_batch, table
+from tuning.batch_scoring import RESULTS, BatchResult, Draw, Keep, npy, read_results, score_batch, table
 from tuning.errors import BatchBusy, BatchNotFound, NoPictures
 from tuning.jobs import Progress
+from tuning.map_cache import map_cache
 from tuning.operating_points import threshold_of
-from tuning.predictor import champion, scorer
+from tuning.predictor import ScoredFile, champion, map_of, scorer
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ PREFIX = "batch-"  # of the keys of the jobs
 _ID = re.compile(r"[0-9a-f]{16}")
 _REQUEST, _FILES, _UNPACKED = "request.json", "files", "unpacked"
 _LIST, _LEFT_OUT = "list.json", "left-out.json"
+_PACKED_BYTES = 7  # per pixel, at most: float32 of the map, and three colours of the overlay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +68,28 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPicture:
-    """One picture of a batch as a page shows it."""
+    """A scored picture of a batch; all is known of it that is known of a dataset's, but for a label."""
 
     id: str  # unique in the batch
+    digest: str  # key of its bytes in the batch's store
+    pixel_digest: str
     name: str
-    file: Path | None  # its bytes; None for what could not be scored
-    page: int | None  # of the file, from 1, where it has several
-    score: float | None
-    decision: str | None  # accept or reject
-    map: Path | None
-    overlay: Path | None
-    error: str | None
+    height: int  # pixels
+    width: int
+    score: float
+    decision: str  # accept or reject, by the batch's threshold
+    role: Role | None = None
+    label: Label | None = None
+    defect_type: str | None = None
+    mask_digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What came of the pictures of a batch by now, in the order in which they came."""
+
+    pictures: tuple[BatchPicture, ...]
+    failed: tuple[BatchResult, ...]
 
 
 def from_upload(workspace: Workspace, dataset_name: str, upload_id: str, *, who: str) -> Batch:
@@ -163,11 +177,24 @@ def job_key(batch_id: str) -> str:
     return f"{PREFIX}{batch_id}"
 
 
-def score(workspace: Workspace, batch: Batch, draw_for: Callable[[Model], Draw], progress: Progress) -> Any:
+def within(workspace: Workspace, batch: Batch) -> Workspace:
+    """The installation with the pictures, maps and small copies of a batch in the place of those of the datasets."""
+    return replace(
+        workspace,
+        blobs=pictures(batch),
+        thumbnails=Thumbnails(batch.folder / "thumbnails"),
+        maps_folder=batch.folder / "maps",
+    )
+
+
+def pictures(batch: Batch) -> BlobStore:
+    """The bytes of a batch's scored pictures."""
+    return BlobStore(batch.folder / "pictures")
+
+
+def score(workspace: Workspace, batch: Batch, progress: Progress) -> Any:
     """Score the pictures of a batch, or those that are left.
 
-    Args:
-        draw_for: answers what draws the overlays of a model.
     Raises:
         BadArchive, DiskFull, NoPictures: it can't be unpacked, there is no room, or no picture in it.
         JobCancelled: from `progress`.
@@ -177,9 +204,8 @@ def score(workspace: Workspace, batch: Batch, draw_for: Callable[[Model], Draw],
     files = _pictures(batch, progress)
     progress(0, 0, "loading the model")
     detector: Detector = scorer(workspace, model)
-    found = score_batch(
-        detector, model, batch.threshold, files, batch.folder, draw=draw_for(model), progress=progress
-    )
+    keep = _keeper(within(workspace, batch), model, files)
+    found = score_batch(detector, model, batch.threshold, files, batch.folder, keep=keep, progress=progress)
     return {
         "pictures": len(found),
         "rejected": sum(one.decision == "reject" for one in found),
@@ -187,13 +213,22 @@ def score(workspace: Workspace, batch: Batch, draw_for: Callable[[Model], Draw],
     }
 
 
-def results(batch: Batch) -> list[BatchPicture]:
-    """What is known of the pictures by now, in the order in which they came."""
+def results(batch: Batch) -> Results:
+    """What is known of the pictures by now; a batch of thousands is read in a fraction of a second."""
+    found = read_results(batch.folder)
+    return Results(
+        pictures=tuple(picture for one in found if (picture := _picture(one)) is not None),
+        failed=tuple(one for one in found if one.error is not None),
+    )
+
+
+def stamp(batch: Batch) -> tuple[int, int]:
+    """What differs once `results` would."""
     try:
-        listed = [Path(path) for _, path in json.loads((batch.folder / _LIST).read_text(encoding="utf-8"))]
+        about = (batch.folder / RESULTS).stat()
     except FileNotFoundError:
-        return []
-    return [_picture(batch, one, batch.folder / listed[one.place]) for one in read_results(batch.folder)]
+        return 0, 0
+    return about.st_mtime_ns, about.st_size
 
 
 def left_out(batch: Batch) -> list[Skipped]:
@@ -209,68 +244,98 @@ def scores_table(batch: Batch) -> str:
     return table(read_results(batch.folder))
 
 
-def anomaly_map(picture: BatchPicture) -> NDArray[np.float32]:
-    """The map of a scored picture, (H, W) float32 in its own pixels.
-
-    Raises:
-        BatchNotFound: the file is gone.
-    """
-    if picture.map is None:
-        raise ValueError(f"picture {picture.name!r} was not scored")
-    try:
-        values: NDArray[np.float32] = np.load(picture.map, allow_pickle=False)
-    except FileNotFoundError:
-        raise BatchNotFound(f"The map of '{picture.name}' is gone. Score the batch again.") from None
-    return values
-
-
 def archive(settings: Settings, batch: Batch) -> Path:
     """Where everything of a batch lies as one zip, once it is packed."""
     return settings.exports_folder / f"{batch.dataset}-batch-{batch.id}.zip"
 
 
-def pack(settings: Settings, batch: Batch, progress: Progress) -> Any:
+def pack(workspace: Workspace, batch: Batch, draw_for: Callable[[Model], Draw], progress: Progress) -> Any:
     """Pack table, maps and overlays into a zip that can be downloaded for a day.
 
+    Args:
+        draw_for: answers what draws the overlays of a model.
     Raises:
         DiskFull: no room.
         JobCancelled: from `progress`.
     """
+    settings = workspace.settings
     target = archive(settings, batch)
-    pictures = [one for one in read_results(batch.folder) if one.error is None]
-    parts = [name for one in pictures for name in (one.map, one.overlay) if name]
-    needed = sum((batch.folder / name).stat().st_size for name in parts)
+    done = [(one, picture) for one in read_results(batch.folder) if (picture := _picture(one)) is not None]
+    needed = sum(_PACKED_BYTES * picture.height * picture.width for _, picture in done)
     if free_bytes(settings.exports_folder) < needed + RESERVE_BYTES:
         raise DiskFull(
-            f"The zip needs {size_text(needed)} beside {size_text(RESERVE_BYTES)} that stay free, and the disk of "
+            f"The zip may need {size_text(needed)} beside {size_text(RESERVE_BYTES)} that stay free, and the disk of "
             f"{settings.exports_folder} has {size_text(free_bytes(settings.exports_folder))}. Free some space there."
         )
+    with workspace.session() as session:
+        model = models.get_model(session, batch.model_id)
+    inside, draw = within(workspace, batch), draw_for(model)
     draft = temporary_beside(target)
     try:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as out:
             out.writestr("scores.csv", scores_table(batch))
-            for place, name in enumerate(parts):
-                progress(place, len(parts), f"packing {name}")
-                out.write(batch.folder / name, name)
+            for place, (one, picture) in enumerate(done):
+                progress(place, len(done), f"packing {one.name}")
+                anomaly_map = map_of(inside, model, picture)[1]
+                out.writestr(str(one.map), npy(anomaly_map))
+                pixels = decode(inside.blobs.get(picture.digest), one.name)
+                out.writestr(str(one.overlay), draw(pixels, anomaly_map))
         draft.rename(target)
     finally:
         draft.unlink(missing_ok=True)
     return {"file": target.name, "bytes": target.stat().st_size}
 
 
-def delete(settings: Settings, batch_id: str) -> None:
-    """Delete a batch with its pictures and results.
+def delete(workspace: Workspace, batch_id: str) -> None:
+    """Delete a batch with its pictures, what came of them, and the marks on them that went into no version.
 
     Raises:
         BatchNotFound: there is none.
         BatchBusy: it is being scored.
     """
+    settings = workspace.settings
     batch = find(settings, batch_id)
-    if jobs.is_running(settings, job_key(batch_id)):
+    working = [job_key(batch_id), *_keys_of_others(settings, batch_id)]
+    if any(jobs.is_running(settings, key) for key in working):
         raise BatchBusy(f"Batch '{batch.origin}' is being scored. Cancel that, then delete it.")
+    with workspace.session() as session:
+        for review in open_marks(workspace, batch):
+            reviews.forget_review(session, review.id)
     staging.remove(batch.folder)
-    jobs.forget(settings, job_key(batch_id))
+    for key in working:
+        jobs.forget(settings, key)
     archive(settings, batch).unlink(missing_ok=True)
+
+
+def open_marks(workspace: Workspace, batch: Batch) -> list[Review]:
+    """What people said of pictures of a batch that are in no version of the dataset yet."""
+    with workspace.session() as session:
+        said = reviews.list_reviews(session, batch.dataset)
+        digests = {one.pixel_digest for one in results(batch).pictures} & said.keys()
+        latest = datasets.latest_version(session, batch.dataset)
+        digests -= datasets.find_images(session, latest.id, digests).keys()
+    return [said[digest] for digest in sorted(digests) if said[digest].version_id is None]
+
+
+def _keys_of_others(settings: Settings, batch_id: str) -> list[str]:
+    """Keys of the jobs of `tuning.scoring` that score a batch under other models."""
+    return [key for key in jobs.keys(settings, "scores-") if key.endswith(f"-{PREFIX}{batch_id}")]
+
+
+def _keeper(inside: Workspace, model: Model, files: Sequence[SourceFile]) -> Keep:
+    """Keeps scored pictures and their maps where everything that browses pictures looks for them."""
+    cache = map_cache(inside, model)
+
+    def keep(result: BatchResult, item: ScoredFile) -> None:
+        if item.page is None:  # it lies in the batch's folder already, and needs no room but for a name
+            path = inside.blobs.path(str(result.digest))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # there is one, or the file system has no links
+                os.link(files[result.place].path, path)
+        inside.blobs.put(item.data, settled=False)
+        cache.put(str(result.pixel_digest), item.score, item.anomaly_map)
+
+    return keep
 
 
 def _pictures(batch: Batch, progress: Progress) -> list[SourceFile]:
@@ -331,16 +396,24 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _picture(batch: Batch, one: BatchResult, file: Path) -> BatchPicture:
-    _, several, number = one.name.rpartition("#")
+def _picture(one: BatchResult) -> BatchPicture | None:
+    """None where it could not be scored."""
+    if (
+        one.score is None
+        or one.decision is None
+        or one.digest is None
+        or one.pixel_digest is None
+        or one.height is None
+        or one.width is None
+    ):
+        return None
     return BatchPicture(
-        id=f"{one.place}-{number if several and number.isdecimal() else 0}",
+        id=f"{one.place}-{one.page or 0}",
+        digest=one.digest,
+        pixel_digest=one.pixel_digest,
         name=one.name,
-        file=file if one.error is None else None,
-        page=int(number) if several and number.isdecimal() else None,
+        height=one.height,
+        width=one.width,
         score=one.score,
         decision=one.decision,
-        map=batch.folder / one.map if one.map else None,
-        overlay=batch.folder / one.overlay if one.overlay else None,
-        error=one.error,
     )

@@ -168,7 +168,7 @@ def _register(context: CandidateContext, data: TrialData, best: FrozenTrial) -> 
     workspace, study = context.workspace, context.lease.study
     run_id = str(best.user_attrs["run_id"])
     detector = _detector(context, data, best)
-    cache = MapCache(workspace.settings.maps_folder / f"study-{study.id}-trial-{best.number}")
+    cache = MapCache(workspace.maps_folder / f"study-{study.id}-trial-{best.number}")
     test = _sealed_test(context, detector, best, run_id, cache)
     # Judged anew: the trial's own figures are those of the study's precision and of its own threshold.
     milliseconds: list[float] = []

@@ -17,7 +17,7 @@ from storage.workspace import Workspace
 
 def map_folder(workspace: Workspace, dataset_name: str, version: int) -> Path:
     """Where the scores and maps of a registered model are cached."""
-    return workspace.settings.maps_folder / dataset_name / str(version)
+    return workspace.maps_folder / dataset_name / str(version)
 
 
 class MapCache:
@@ -35,7 +35,8 @@ class MapCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = io.BytesIO()
         np.savez(file, score=np.float64(score), anomaly_map=anomaly_map)
-        write_file(self._file(key), file.getvalue())
+        # What a power cut damages is noticed by `get`, and computed again.
+        write_file(self._file(key), file.getvalue(), settled=False)
 
     def get(self, key: str) -> tuple[float, NDArray[np.float32]] | None:
         """Score and map of a picture; None where they are not cached, or the file is damaged."""

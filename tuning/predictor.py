@@ -75,6 +75,8 @@ class ScoredFile:
     score: float
     threshold: float
     decision: str  # accept or reject
+    page: int | None  # from 1; None where the file has no other
+    data: bytes  # of the file, or of this page of it alone
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     anomaly_map: NDArray[np.float32]  # (H, W) in the picture's own pixels
 
@@ -191,7 +193,8 @@ def score_file(
         if name in known:
             continue
         try:
-            pixels = decode(data if count == 1 else page(data, file.name, number), name)
+            alone = data if count == 1 else page(data, file.name, number)
+            pixels = decode(alone, name)
         except BadImage as error:
             yield UnscoredFile(name=name, error=str(error))
             continue
@@ -201,6 +204,8 @@ def score_file(
             score=scored.score,
             threshold=threshold,
             decision=decision(scored.score, threshold),
+            page=None if count == 1 else number,
+            data=alone,
             pixels=pixels,
             anomaly_map=scored.anomaly_map,
         )

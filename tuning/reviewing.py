@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engine.masks import Mask, encode_mask
 from storage import datasets, edits, reviews
+from storage.blobs import BlobStore
 from storage.entries import Entry, Layout
 from storage.errors import BadEdit
 from storage.listing import SourceFile
@@ -208,12 +209,18 @@ def follow_up(workspace: Workspace, model: Model, *, who: str, after: int | None
 
 
 def add_marked(
-    workspace: Workspace, name: str, pictures: Sequence[ReviewedPicture], *, source: str, who: str
+    workspace: Workspace,
+    name: str,
+    pictures: Sequence[ReviewedPicture],
+    *,
+    store: BlobStore,
+    source: str,
+    who: str,
 ) -> IngestReport:
     """Add the marked ones among uploaded pictures to the dataset, with their labels, types and masks.
 
     Args:
-        pictures: their bytes lie in the store.
+        store: holds the bytes of the pictures.
         source: where they came from, for people.
     Raises:
         BadEdit: none of them is marked.
@@ -229,7 +236,7 @@ def add_marked(
         mask = review.after.mask_digest
         entries.append(
             Entry(
-                path=workspace.blobs.path(picture.digest),
+                path=store.path(picture.digest),
                 name=picture.name,
                 split=None,
                 label=review.label,

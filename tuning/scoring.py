@@ -10,32 +10,42 @@ from storage import models
 from storage.records import ImageRecord, Model
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
-from tuning import jobs
+from tuning import batches, jobs
+from tuning.batches import BatchPicture
 from tuning.jobs import Job, Progress
 from tuning.map_cache import map_cache
 from tuning.operating_points import added_since, images_of
 from tuning.predictor import map_of
-from tuning.uploaded import UploadedPicture, find_set
 
 ADDED = "added"  # instead of a role: the pictures that the dataset got after the model was made
-UPLOADED = "uploaded-"  # and the id of a set: pictures of no dataset
 
 
 def pictures_of(
     workspace: Workspace, model: Model, which: str
-) -> tuple[ImageRecord, ...] | tuple[UploadedPicture, ...]:
-    """The pictures of a role of the model's version, those that were added since, or a set of uploaded ones.
+) -> tuple[ImageRecord, ...] | tuple[BatchPicture, ...]:
+    """The pictures of a role of the model's version, those that were added since, or those of a batch.
 
     Args:
-        which: the value of a `Role`, or `ADDED`, or `UPLOADED` with an id.
+        which: the value of a `Role`, or `ADDED`, or `batches.PREFIX` with the id of a batch.
     Raises:
-        BadPicture: there is no such set.
+        BatchNotFound: there is no such batch.
     """
-    if which.startswith(UPLOADED):
-        return find_set(workspace, model, which.removeprefix(UPLOADED)).pictures
+    if which.startswith(batches.PREFIX):
+        return batches.results(_batch(workspace, which)).pictures
     if which == ADDED:
         return added_since(workspace, model)
     return tuple(image for image in images_of(workspace, model) if image.role.value == which)
+
+
+def where(workspace: Workspace, which: str) -> Workspace:
+    """The workspace in which these pictures and their maps lie: a batch's, or that of all datasets.
+
+    Raises:
+        BatchNotFound: there is no such batch.
+    """
+    if which.startswith(batches.PREFIX):
+        return batches.within(workspace, _batch(workspace, which))
+    return workspace
 
 
 def job_key(model: Model, which: str) -> str:
@@ -61,16 +71,21 @@ def main(arguments: Sequence[str]) -> None:
 
     def do(progress: Progress) -> Any:
         pictures = pictures_of(workspace, model, which)
-        cache = map_cache(workspace, model)
+        inside = where(workspace, which)
+        cache = map_cache(inside, model)
         known = cache.scores(picture.pixel_digest for picture in pictures)
         missing = [picture for picture in pictures if picture.pixel_digest not in known]
         for done, picture in enumerate(missing):
             progress(done, len(missing), f"scoring {picture.name}")
-            map_of(workspace, model, picture)
+            map_of(inside, model, picture)
         cache.scores(picture.pixel_digest for picture in pictures)
         return {"scored": len(missing)}
 
     jobs.work(settings, job_key(model, which), do)
+
+
+def _batch(workspace: Workspace, which: str) -> batches.Batch:
+    return batches.find(workspace.settings, which.removeprefix(batches.PREFIX))
 
 
 if __name__ == "__main__":

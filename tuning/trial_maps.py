@@ -46,7 +46,7 @@ def maps(
 def _cache(workspace: Workspace, subject: Subject) -> MapCache:
     if subject.model is not None:
         return map_cache(workspace, subject.model)
-    return MapCache(workspace.settings.maps_folder / "trials" / subject.run_id)
+    return MapCache(workspace.maps_folder / "trials" / subject.run_id)
 
 
 def _detector(workspace: Workspace, subject: Subject) -> Detector:

@@ -179,7 +179,7 @@ def _scored(
     """Rows of the answer, in the order of the files; with `out`, everything is kept there, too."""
     from dashboard.overlays import drawer
     from tuning import operating_points, predictor
-    from tuning.batch_scoring import score_batch
+    from tuning.batch_scoring import named_files, score_batch
 
     scorer = predictor.scorer(workspace, model, runtime.value)
     threshold = operating_points.threshold_of(workspace, model)
@@ -192,7 +192,7 @@ def _scored(
                 threshold,
                 files,
                 out,
-                draw=drawer(model),
+                keep=named_files(out, drawer(model)),
                 runtime=runtime.value,
                 progress=progress,
             )

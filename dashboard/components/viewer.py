@@ -97,14 +97,18 @@ def viewer(
         if state is not None and state.get("picked") is not None:
             on_pick(str(state["picked"]))
 
-    def said() -> None:
-        state = st.session_state.get(key)
+    def said() -> bool:
+        state, before = st.session_state.get(key), handled["n"]
         for event in (state.get("events") if state is not None else None) or ():
             # The list grows until it is acknowledged; what was handled before is in it again.
             if isinstance(event, Mapping) and int(event.get("n", 0)) > handled["n"]:
                 handled["n"] = int(event["n"])
                 handled["moved"] = on_event(event)
+        return bool(handled["n"] > before)
 
+    # Streamlit ends a callback where another wish of the browser overtakes it; what is left of the list is done here.
+    if said():
+        st.rerun()
     mount(
         key=key,
         data={

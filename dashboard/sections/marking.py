@@ -16,7 +16,9 @@ from engine.masks import Mask, fit_mask, read_mask
 from storage import edits
 from storage.errors import StorageError
 from storage.records import DatasetVersion, Label, Model, Review
-from tuning import reviewing
+from storage.workspace import Workspace
+from tuning import batches, reviewing
+from tuning.batches import Batch
 from tuning.errors import TuningError
 
 REFUSED = "mark refused"  # in the session: why, to be told by the page that is drawn next
@@ -30,7 +32,7 @@ def handle(
     image: Picture | None,
     event: Mapping[str, Any],
     *,
-    uploaded: bool,
+    batch: Batch | None,
     ids: Mapping[str, str],
 ) -> bool:
     """Do what the viewer says: mark a picture, or undo.
@@ -38,7 +40,7 @@ def handle(
     Args:
         image: the picture that is marked; None if the page does not know it.
         event: as `dashboard.components.viewer` gives it; it comes from a browser.
-        uploaded: the picture is of no dataset yet.
+        batch: that the picture is of; None for one of the dataset.
         ids: of the pictures in the list, by pixel digest.
     Returns:
         Whether the page has moved to another picture.
@@ -64,9 +66,9 @@ def handle(
             image,
             label,
             defect_type=str(event.get("type") or "") or None,
-            mask=_mask(model, image, event),
+            mask=_mask(batches.within(workspace(), batch) if batch else workspace(), model, image, event),
             model=model,
-            uploaded=uploaded,
+            uploaded=batch is not None,
             who=WHO,
         )
         if event.get("next") in ids.values():
@@ -76,13 +78,13 @@ def handle(
     return False
 
 
-def _mask(model: Model, image: Picture, event: Mapping[str, Any]) -> Mask | None:
+def _mask(inside: Workspace, model: Model, image: Picture, event: Mapping[str, Any]) -> Mask | None:
     """What was drawn, or the regions of the heatmap; None where neither was asked for."""
     if event.get("regions"):
         from dashboard.scales import scale_of
         from tuning.predictor import map_of
 
-        marked: Mask = map_of(workspace(), model, image)[1] > scale_of(model).map_threshold
+        marked: Mask = map_of(inside, model, image)[1] > scale_of(model).map_threshold
         return marked
     shapes = [[(float(x), float(y)) for x, y in shape] for shape in event.get("shapes") or ()]
     return reviewing.drawn_mask(shapes, image.height, image.width) if shapes else None
@@ -94,13 +96,15 @@ def show(
     model: Model,
     current: ScoredPicture,
     *,
-    pictures: Sequence[Picture] | None,
+    batch: Batch | None,
+    pictures: Sequence[Picture],
     said: Mapping[str, Review],
 ) -> None:
     """Draw what waits, and what can be done with it.
 
     Args:
-        pictures: all of a set of uploaded ones; None where the pictures are the dataset's.
+        batch: that the pictures are of; None where they are the dataset's.
+        pictures: all that are looked at, whatever the filter shows.
         said: what people said of pictures, by pixel digest.
     """
     if refusal := st.session_state.pop(REFUSED, None):
@@ -108,9 +112,9 @@ def show(
     if kept := st.session_state.pop(KEPT_CORRECTION, None):
         st.info(kept, icon=":material/info:")
     with st.expander("Upload a mask of its defect", icon=":material/upload_file:"):
-        _upload(name, model, current.image, uploaded=pictures is not None)
-    if pictures is not None:
-        _add(name, pictures, said)
+        _upload(name, model, current.image, uploaded=batch is not None)
+    if batch is not None:
+        _add(name, batch, pictures, said)
     corrections.waiting(name, latest)
     with workspace().session() as session:
         waiting = len(edits.list_edits(session, name))
@@ -147,7 +151,7 @@ def _upload(name: str, model: Model, image: Picture, *, uploaded: bool) -> None:
         st.rerun()
 
 
-def _add(name: str, pictures: Sequence[Picture], said: Mapping[str, Review]) -> None:
+def _add(name: str, batch: Batch, pictures: Sequence[Picture], said: Mapping[str, Review]) -> None:
     open_ones = [
         picture
         for picture in pictures
@@ -166,7 +170,12 @@ def _add(name: str, pictures: Sequence[Picture], said: Mapping[str, Review]) -> 
         ):
             with incidents.shown():
                 report = reviewing.add_marked(
-                    workspace(), name, open_ones, source="uploaded pictures", who=WHO
+                    workspace(),
+                    name,
+                    open_ones,
+                    store=batches.pictures(batch),
+                    source=f"batch {batch.origin}",
+                    who=WHO,
                 )
                 left_out = f" {plural(len(report.skipped), 'picture')} left out." if report.skipped else ""
                 st.toast(f"Version {report.version.number} of {name} holds them.{left_out}")

@@ -9,6 +9,7 @@ from dashboard.scored import Picture
 from dashboard.session import workspace
 from dashboard.wording import duration, plain, plural
 from storage.records import Model
+from storage.workspace import Workspace
 from tuning import jobs, scoring
 from tuning.jobs import Job, JobState
 from tuning.map_cache import map_cache
@@ -26,24 +27,26 @@ def scores(model: Model, pictures: Sequence[Picture], which: str) -> Mapping[str
     known = cached.scores_by_model().setdefault(model.id, {})
     missing = [picture for picture in pictures if picture.pixel_digest not in known]
     if missing:
-        known.update(map_cache(workspace(), model).scores(picture.pixel_digest for picture in missing))
+        cache = map_cache(scoring.where(workspace(), which), model)
+        known.update(cache.scores(picture.pixel_digest for picture in missing))
         missing = [picture for picture in missing if picture.pixel_digest not in known]
     if not missing:
         return known
     if len(missing) <= AT_ONCE:
-        _now(model, missing)
-        known.update(map_cache(workspace(), model).scores(picture.pixel_digest for picture in missing))
+        inside = scoring.where(workspace(), which)
+        _now(inside, model, missing)
+        known.update(map_cache(inside, model).scores(picture.pixel_digest for picture in missing))
         return known
     _in_background(model, which, len(missing))
     return None
 
 
-def _now(model: Model, missing: Sequence[Picture]) -> None:
+def _now(inside: Workspace, model: Model, missing: Sequence[Picture]) -> None:
     from tuning.predictor import map_of
 
     bar = st.progress(0.0, f"Loading version {model.version} …")
     for done, picture in enumerate(missing, start=1):
-        map_of(workspace(), model, picture)
+        map_of(inside, model, picture)
         bar.progress(done / len(missing), f"Scoring picture {done} of {len(missing)}")
     bar.empty()
 

@@ -57,6 +57,8 @@ function follow(viewer) {
   viewer.events = viewer.events.filter((event) => event.n > data.acknowledged);
   const acknowledged = viewer.acknowledged !== data.acknowledged;
   viewer.acknowledged = data.acknowledged;
+  // The page may have missed a list that came while it was busy with the one before.
+  if (acknowledged && viewer.events.length) viewer.setStateValue("events", viewer.events);
   for (const [id, mark] of viewer.marks) if (mark.n <= data.acknowledged) viewer.marks.delete(id);
   const place = (id) => data.shots.findIndex((shot) => shot.id === id);
   let wanted = before?.id;

@@ -7,25 +7,27 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import cached, maps, scored, shots
-from dashboard.components import choosing, look
+from dashboard import batch_links, cached, maps, scored, shots
+from dashboard.components import choosing, job_progress, look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.components.viewer import viewer
 from dashboard.scored import Judge, Order, Picture, ScoredPicture, Show
 from dashboard.sections import marking, scoring, threshold
 from dashboard.sections.threshold import EVERY
 from dashboard.session import workspace
-from dashboard.views import DATASETS, STUDIES
-from dashboard.wording import number, plain, plural
+from dashboard.views import DATASETS, SCORE, STUDIES
+from dashboard.wording import moment, number, plain, plural
 from storage import datasets, models, operating_points, reviews
 from storage.records import DatasetVersion, Label, Model, ModelState, OperatingPoint, Review, Role
-from tuning.scoring import ADDED, UPLOADED, pictures_of
-from tuning.uploaded import list_sets
+from tuning import batches, jobs
+from tuning.batches import Batch
+from tuning.scoring import ADDED
 
 PAGE_SIZE = 24
 AROUND = 30  # neighbours on either side that the viewer knows
 CHAMPION = "champion"
 MOST_BESIDE = 3  # models beside the first
+BATCHES_OFFERED = 3  # the newest; the page Score has all
 CLEARED = ("image", "at")  # what means nothing for another dataset
 RESET = {"defect": EVERY, "model": CHAMPION, "beside": [], "of": Role.TEST.value}
 
@@ -40,16 +42,13 @@ class Shown:
     beside: tuple[Model, ...]
     point: OperatingPoint
     preview: float | None  # a threshold that is tried out, and saved nowhere
-    which: str  # a role, `ADDED`, or `UPLOADED` with an id
+    which: str  # as `tuning.scoring.pictures_of` takes it
+    batch: Batch | None  # where the pictures are of one
     said: Mapping[str, Review]  # by pixel digest
 
     @property
     def models(self) -> tuple[Model, ...]:
         return (self.model, *self.beside)
-
-    @property
-    def uploaded(self) -> bool:
-        return self.which.startswith(UPLOADED)
 
 
 def show() -> None:
@@ -70,11 +69,15 @@ def show() -> None:
         _no_model(name)
         return
     shown = _shown(name, model, beside)
+    if shown.batch is not None:
+        _about(shown, shown.batch)
     pictures = _scored(shown)
     if pictures is None:  # they are being scored
         return
     if pictures:
         _browse(shown, pictures)
+    elif shown.batch is not None:
+        st.info("No picture of this batch is scored yet.", icon=":material/info:")
     else:
         st.info(
             f"There is no {plain(_words(shown))} picture of {plain(name)}. Choose others above, or add some on page "
@@ -128,6 +131,7 @@ def _shown(name: str, model: Model, beside: tuple[Model, ...]) -> Shown:
         latest = datasets.latest_version(session, name)
         point = operating_points.current(session, model)
         said = reviews.list_reviews(session, name)
+    which = _which(model, latest)
     return Shown(
         name=name,
         latest=latest,
@@ -135,42 +139,106 @@ def _shown(name: str, model: Model, beside: tuple[Model, ...]) -> Shown:
         beside=beside,
         point=point,
         preview=threshold.preview(),
-        which=_which(model, latest),
+        which=which if isinstance(which, str) else f"{batches.PREFIX}{which.id}",
+        batch=which if isinstance(which, Batch) else None,
         said=said,
     )
 
 
-def _which(model: Model, latest: DatasetVersion) -> str:
-    """Choose whose pictures are looked at."""
+def _which(model: Model, latest: DatasetVersion) -> str | Batch:
+    """Choose whose pictures are looked at: of a role, `ADDED`, or a batch."""
     by_role = cached.pictures_by_role(model, model.id, latest.id)
     roles = [Role.TEST, Role.VALIDATION, Role.CALIBRATION, Role.TRAIN]
-    options = {role.value: role.value for role in roles}  # by what the address calls them, and people read
+    # By what the address calls them, and people read.
+    options: dict[str, str | Batch] = {role.value: role.value for role in roles}
     if by_role[ADDED]:
         options["added since"] = ADDED
-    for set_id, title in list_sets(workspace(), model):
-        options[f"{title} · {set_id}"] = f"{UPLOADED}{set_id}"
+    wanted = str(st.session_state.get("of") or st.query_params.get("of"))
+    known = {
+        batch_links.title(one): one for one in batches.list_batches(workspace().settings, model.dataset_name)
+    }
+    offered = list(known)[:BATCHES_OFFERED]
+    options |= {title: batch for title, batch in known.items() if title in (*offered, wanted)}
+    default = next((role.value for role in roles if by_role[role.value]), Role.TEST.value)
+    if batch_links.SEPARATOR in wanted and wanted not in known:
+        st.warning(
+            f"There is no batch “{wanted}” any more; these are other pictures. Choose a batch on the page Score.",
+            icon=":material/search_off:",
+        )
+        st.session_state["of"] = default
+
+    def changed() -> None:
+        # It opens with the version that scored it, whoever is champion by now: nothing is scored twice.
+        chosen = options.get(st.session_state["of"])
+        if isinstance(chosen, Batch) and chosen.model_id != model.id:
+            st.session_state["model"] = f"version {chosen.model_version}"
+
     chosen = st.segmented_control(
         "Pictures",
         list(options),
-        default=next((role.value for role in roles if by_role[role.value]), Role.TEST.value),
+        default=default,
         key="of",
         bind="query-params",
         required=True,
         label_visibility="collapsed",
+        on_change=changed,
     )
     return options[str(chosen)]
 
 
+def _about(shown: Shown, batch: Batch) -> None:
+    """Which batch it is, what is different from its own page, and the way back to it."""
+    with workspace().session() as session:
+        champion = models.champion(session, shown.name)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"Batch **{plain(batch.origin)}**, scored by version {batch.model_version}, {moment(batch.created_at)}",
+            width="stretch",
+        )
+        st.page_link(
+            SCORE,
+            label="Back to the batch",
+            icon=":material/arrow_back:",
+            query_params=batch_links.on_score(batch),
+        )
+    told = []
+    if champion is None or champion.id != batch.model_id:
+        now_champion = "no version" if champion is None else f"version {champion.version}"
+        told.append(f"Version {batch.model_version} scored this batch; {now_champion} is the champion now.")
+    if shown.model.id != batch.model_id:
+        told.append(
+            f"You look with version {shown.model.version}: choose version {batch.model_version} above to see what the "
+            "batch's own page tells."
+        )
+    elif shown.preview is None and shown.point.threshold != batch.threshold:
+        told.append(
+            f"Decisions here follow the threshold of now, {number(shown.point.threshold)}; the batch's own page and "
+            f"table keep those of its time, by {number(batch.threshold)}."
+        )
+    if told:
+        st.info(" ".join(told), icon=":material/history:")
+    job = jobs.status(workspace().settings, batches.job_key(batch.id))
+    job_progress.watch(job, words=lambda one: job_progress.counted(one, "pictures"))
+
+
 def _pictures(shown: Shown) -> Sequence[Picture]:
-    if shown.uploaded:
-        return pictures_of(workspace(), shown.model, shown.which)
+    if shown.batch is not None:
+        return cached.batch_results(shown.batch, shown.batch.id, batches.stamp(shown.batch)).pictures
     return cached.pictures_by_role(shown.model, shown.model.id, shown.latest.id)[shown.which]
+
+
+def _scores(shown: Shown, model: Model, pictures: Sequence[Picture]) -> Mapping[str, float] | None:
+    batch = shown.batch
+    if batch is not None and model.id == batch.model_id:  # they came with their scores
+        found = cached.batch_results(batch, batch.id, batches.stamp(batch)).pictures
+        return {picture.pixel_digest: picture.score for picture in found}
+    return scoring.scores(model, pictures, shown.which)
 
 
 def _scored(shown: Shown) -> list[ScoredPicture] | None:
     """The pictures with their scores under all models; None while they are being scored."""
     pictures = _pictures(shown)
-    scores = [scoring.scores(model, pictures, shown.which) for model in shown.models]
+    scores = [_scores(shown, model, pictures) for model in shown.models]
     if any(of is None for of in scores):
         return None
     judges = _judges(shown)
@@ -204,14 +272,13 @@ def _browse(shown: Shown, pictures: Sequence[ScoredPicture]) -> None:
             shown.latest,
             shown.model,
             current,
-            pictures=[picture.image for picture in pictures] if shown.uploaded else None,
+            batch=shown.batch,
+            pictures=[picture.image for picture in pictures],
             said=shown.said,
         )
 
 
 def _words(shown: Shown) -> str:
-    if shown.uploaded:
-        return "uploaded"
     return "newly added" if shown.which == ADDED else shown.which
 
 
@@ -309,7 +376,7 @@ def _tile(shown: Shown, picture: ScoredPicture) -> Tile:
     marked = "" if review is None else "marked: fine" if review.label is Label.NORMAL else "marked: defect"
     return Tile(
         id=str(image.id),
-        source=maps.address(workspace().settings, "tile.jpg", shown.model, image),
+        source=maps.address(workspace().settings, "tile.jpg", shown.model, image, batch=_id(shown)),
         title=f"{image.name}, score {number(picture.score)}",
         caption=picture.decision,
         detail=number(picture.score, 2),
@@ -330,10 +397,10 @@ def _large(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture
 
     def on_event(event: Mapping[str, Any]) -> bool:
         image = by_id.get(str(event.get("id")))
-        return marking.handle(shown.name, shown.model, image, event, uploaded=shown.uploaded, ids=ids)
+        return marking.handle(shown.name, shown.model, image, event, batch=shown.batch, ids=ids)
 
     viewer(
-        [shots.shot(settings, picture, shown.models, said) for picture in window],
+        [shots.shot(settings, picture, shown.models, said, batch=_id(shown)) for picture in window],
         [shots.lens(model, f"version {model.version}") for model in shown.models],
         key="viewer",
         current=str(current.image.id),
@@ -344,6 +411,10 @@ def _large(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture
         on_pick=_choose,
         on_event=on_event,
     )
+
+
+def _id(shown: Shown) -> str | None:
+    return None if shown.batch is None else shown.batch.id
 
 
 if __name__ == "__main__":

@@ -2,39 +2,27 @@
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
-from PIL import Image
 
-from dashboard import batching, downloads, incidents
-from dashboard.components import choosing, job_progress, legend, look
+from dashboard import batch_links, batching, cached, downloads, incidents, maps
+from dashboard.components import choosing, job_progress, look
 from dashboard.components.gallery import Tile, gallery
 from dashboard.components.uploader import uploader
-from dashboard.scales import scale_of, seen_by
 from dashboard.session import WHO, workspace
-from dashboard.thumbnails import data_url, shrunk
-from dashboard.views import DATASETS, STUDIES
+from dashboard.views import DATASETS, HEATMAPS, STUDIES
 from dashboard.wording import moment, number, plain, plural
-from engine import heatmap
-from engine.images import decode, page
 from storage import datasets, models, staging
 from storage.records import Model
 from storage.room import size_text
 from tuning import batches, jobs
-from tuning.batches import Batch, BatchPicture
+from tuning.batches import Batch, BatchPicture, Results
 from tuning.errors import BatchNotFound
 from tuning.jobs import JobState
-from tuning.reading import file_bytes
 
-PAGE_SIZE = 24
-ORDERS = {
-    "highest score first": lambda one: (-(one.score or 0.0), one.name),
-    "lowest score first": lambda one: (one.score or 0.0, one.name),
-    "name": lambda one: one.name,
-}
-SHOWN = {"all": None, "rejects": "reject", "accepts": "accept"}
+SHOWN = 24  # pictures; page Heatmaps has all
+PICKED = "picked picture of a batch"  # in the session, until its page opens
 
 
 def show() -> None:
@@ -48,7 +36,7 @@ def show() -> None:
         return
     with look.top("Score"):
         ordered = sorted(names, key=lambda name: name not in champions)
-        name = choosing.dataset(ordered, clears=["batch", "picture"])
+        name = choosing.dataset(ordered, clears=["batch"])
     if "batch" in st.query_params:
         try:
             batch = batches.find(workspace().settings, st.query_params["batch"])
@@ -110,7 +98,6 @@ def _state(batch: Batch) -> str:
 
 
 def _open(batch_id: str | None) -> None:
-    st.query_params.pop("picture", None)
     if batch_id is None:
         st.query_params.pop("batch", None)
     else:
@@ -123,9 +110,11 @@ def _batch(batch: Batch) -> None:
         st.subheader(plain(batch.origin), width="stretch")
         st.button("All batches", icon=":material/arrow_back:", on_click=_open, args=[None])
         with st.popover("Delete", icon=":material/delete:"):
-            st.write("The pictures of this batch and all that came of them are deleted.")
+            marks = len(batches.open_marks(workspace(), batch))
+            lost = f", and {plural(marks, 'mark')} that went into no version" if marks else ""
+            st.write(f"The pictures of this batch and all that came of them are deleted{lost}.")
             if st.button("Delete the batch", key="delete batch", type="primary"):
-                batches.delete(settings, batch.id)
+                batches.delete(workspace(), batch.id)
                 _open(None)
                 st.rerun()
     st.caption(
@@ -142,17 +131,15 @@ def _batch(batch: Batch) -> None:
         if st.button("Go on", type="primary", icon=":material/play_arrow:"):
             batching.start_scoring(settings, batch.id)
             st.rerun()
-    found = batches.results(batch)
+    found = cached.batch_results(batch, batch.id, batches.stamp(batch))
     skipped = batches.left_out(batch)
-    failed = [one for one in found if one.error is not None]
-    scored = [one for one in found if one.error is None]
-    _summary(scored, failed, len(skipped))
-    if scored:
+    _summary(found, len(skipped))
+    if found.pictures:
         _downloads(batch)
-        _browse(batch, scored)
-    if failed:
-        st.markdown(f"**{plural(len(failed), 'picture')} could not be scored**")
-        rows = [{"picture": one.name, "reason": one.error} for one in failed]
+        _browse(batch, found.pictures)
+    if found.failed:
+        st.markdown(f"**{plural(len(found.failed), 'picture')} could not be scored**")
+        rows = [{"picture": one.name, "reason": one.error} for one in found.failed]
         st.dataframe(pd.DataFrame(rows), hide_index=True)
     if skipped:
         with st.expander(f"{plural(len(skipped), 'file')} left out"):
@@ -161,15 +148,15 @@ def _batch(batch: Batch) -> None:
             )
 
 
-def _summary(scored: Sequence[BatchPicture], failed: Sequence[BatchPicture], skipped: int) -> None:
-    rejected = sum(one.decision == "reject" for one in scored)
+def _summary(found: Results, skipped: int) -> None:
+    rejected = sum(one.decision == "reject" for one in found.pictures)
     parts = [
-        f"<span>{plural(len(scored), 'picture')} scored</span>",
+        f"<span>{plural(len(found.pictures), 'picture')} scored</span>",
         f"<span>{look.decision('reject')} <b>{rejected:,}</b></span>",
-        f"<span>{look.decision('accept')} <b>{len(scored) - rejected:,}</b></span>",
+        f"<span>{look.decision('accept')} <b>{len(found.pictures) - rejected:,}</b></span>",
     ]
-    if failed:
-        parts.append(f"<span>{len(failed):,} not readable</span>")
+    if found.failed:
+        parts.append(f"<span>{len(found.failed):,} not readable</span>")
     if skipped:
         parts.append(f'<span class="sn-muted">{plural(skipped, "file")} left out</span>')
     look.line(*parts)
@@ -198,110 +185,46 @@ def _downloads(batch: Batch) -> None:
         look.download(f"Download {file.name}", downloads.archive_address(settings, file), about)
 
 
-def _browse(batch: Batch, scored: Sequence[BatchPicture]) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        shown = st.segmented_control(
-            "Show", list(SHOWN), default="all", key="shown", bind="query-params", required=True
+def _browse(batch: Batch, pictures: Sequence[BatchPicture]) -> None:
+    """The highest scores as small overlays; a click opens one in the viewer of page Heatmaps, beside all others."""
+    with workspace().session() as session:
+        model = models.get_model(session, batch.model_id)
+    highest = sorted(pictures, key=lambda one: (-one.score, one.name))[:SHOWN]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            "**The highest scores**"
+            if len(pictures) > SHOWN
+            else "**All pictures, the highest score first**",
+            width="stretch",
         )
-        order = st.selectbox("Sort", list(ORDERS), key="order", bind="query-params", width=230)
-    listed = [one for one in scored if SHOWN[shown] in (None, one.decision)]
-    listed.sort(key=ORDERS[order])
-    if not listed:
-        st.info("No picture fits this filter. Choose “all”.", icon=":material/filter_alt_off:")
-        return
-    wanted = st.query_params.get("picture")
-    current = next((one for one in listed if one.id == wanted), listed[0])
-    left, right = st.columns([4, 8], gap="large")
-    with left:
-        _grid(listed, current)
-    with right:
-        _large(batch, listed, current)
-
-
-def _choose(picture_id: str) -> None:
-    st.query_params["picture"] = picture_id
-
-
-def _grid(listed: Sequence[BatchPicture], current: BatchPicture) -> None:
-    pages = max(1, -(-len(listed) // PAGE_SIZE))
-    at = listed.index(current) // PAGE_SIZE + 1
-    if pages > 1:
-        turned = st.pagination(pages, default=at, key=f"page of {at} {len(listed)}", max_visible_pages=5)
-        if turned != at:
-            _choose(listed[(turned - 1) * PAGE_SIZE].id)
-            st.rerun()
+        st.page_link(
+            HEATMAPS,
+            label=f"Look through {plural(len(pictures), 'picture')} in Heatmaps",
+            icon=":material/center_focus_strong:",
+            query_params=batch_links.on_heatmaps(batch),
+        )
     gallery(
         [
             Tile(
                 id=one.id,
-                source=_tile_url(str(one.overlay)),
+                source=maps.address(workspace().settings, "tile.jpg", model, one, batch=batch.id),
                 title=f"{one.name}, score {number(one.score)}",
-                caption=one.decision or "",
+                caption=one.decision,
                 detail=number(one.score, 2),
                 decision=one.decision,
             )
-            for one in listed[(at - 1) * PAGE_SIZE : at * PAGE_SIZE]
+            for one in highest
         ],
         key="batch overlays",
-        on_pick=_choose,
-        selected=current.id,
-        tile_width=80,
+        on_pick=_pick,
+        tile_width=110,
     )
+    if picked := st.session_state.pop(PICKED, None):
+        st.switch_page(HEATMAPS, query_params=batch_links.on_heatmaps(batch, picked))
 
 
-@st.cache_data(max_entries=2000, show_spinner=False)
-def _tile_url(overlay: str) -> str:
-    """A small overlay as a data URL; the file never changes."""
-    try:
-        with Image.open(overlay) as picture:
-            return data_url(shrunk(picture.convert("RGB")))
-    except FileNotFoundError:
-        return ""
-
-
-def _large(batch: Batch, listed: Sequence[BatchPicture], current: BatchPicture) -> None:
-    place = listed.index(current)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(plain(current.name), width="stretch")
-        _step(listed, place - 1, label="Previous", icon=":material/chevron_left:", shortcut="Left")
-        _step(listed, place + 1, label="Next", icon=":material/chevron_right:", shortcut="Right")
-    look.line(
-        look.decision(str(current.decision)),
-        f'<span class="sn-number">score <b>{number(current.score)}</b></span>',
-        f'<span class="sn-muted">{place + 1} of {len(listed)}</span>',
-    )
-    st.fragment(_panels)(batch, current)
-
-
-def _step(listed: Sequence[BatchPicture], place: int, *, label: str, icon: str, shortcut: str) -> None:
-    inside = 0 <= place < len(listed)
-    target = listed[place].id if inside else ""
-    st.button(label, icon=icon, shortcut=shortcut, disabled=not inside, on_click=_choose, args=[target])
-
-
-@incidents.guarded
-def _panels(batch: Batch, current: BatchPicture) -> None:
-    """Overlay beside the picture as it came; the slider redraws only these."""
-    with workspace().session() as session:
-        model = models.get_model(session, batch.model_id)
-    data = file_bytes(Path(str(current.file)), current.name)
-    pixels = decode(data if current.page is None else page(data, current.name, current.page), current.name)
-    anomaly_map = batches.anomaly_map(current)
-    control, meaning = st.columns(2, gap="medium", vertical_alignment="bottom")
-    strength = control.slider("Heatmap opacity", 0, 100, 60, step=5, format="%d %%", key="batch opacity")
-    with meaning:
-        legend.show()
-    over, side = st.columns([2, 1])
-    drawn = heatmap.overlay(pixels, anomaly_map, scale_of(model), strength / 100)
-    drawn = heatmap.veil(drawn, seen_by(model, *pixels.shape[:2]))
-    over.image(drawn, caption="Heatmap", width="stretch", alt=f"{current.name} with its heatmap")
-    side.image(pixels, caption="Original", width="stretch", alt=f"{current.name}, original")
-    side.download_button(
-        "Map as .npy",
-        lambda: Path(str(current.map)).read_bytes(),
-        file_name=Path(str(current.map)).name,
-        icon=":material/download:",
-    )
+def _pick(picture_id: str) -> None:
+    st.session_state[PICKED] = picture_id
 
 
 if __name__ == "__main__":

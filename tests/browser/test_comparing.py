@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.serving import FLAGS, chromium, free_port, served
+from benchmarks.serving import free_port, served
+from tests.browser.running import window
 from tests.conftest import FolderFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -20,16 +21,6 @@ PAGE_MS = 60_000
 STUDY_MS = 400_000
 TRIALS = 4
 ROW = 35  # pixels of a row of the table, its head included
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if chromium() is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +48,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A new window; a script error in it fails the test."""
-    errors: list[str] = []
-    window = browser.new_page(viewport={"width": 1400, "height": 1000}, base_url=address)
-    window.set_default_timeout(PAGE_MS)
-    window.on("pageerror", lambda error: errors.append(str(error)))
-    yield window
-    window.close()
-    assert errors == []
+    with window(browser, address) as opened:
+        yield opened
 
 
 def test_study_is_watched_its_trials_compared_here_and_in_mlflow(page: Page) -> None:

@@ -1,87 +1,37 @@
 """A dataset's life in a real Chromium: uploaded, reviewed, checked, corrected, compared, deleted, restored."""
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.serving import free_port
 from dashboard.server import command
 from storage.settings import Settings
+from tests.browser.running import running, window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 120
-PAGE_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A dashboard on an empty installation, alone."""
     home = tmp_path_factory.mktemp("installation")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     settings = Settings(home=home, dashboard_port=port, device="cpu", precision="fp32")
-    environment = {**os.environ, "SIMPLENET_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    with (home / "dashboard.log").open("wb") as log:
-        process = subprocess.Popen(
-            command(settings), env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                alive = process.poll() is None and time.monotonic() < deadline
-                assert alive, (home / "dashboard.log").read_text()
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    environment = {"SIMPLENET_HOME": str(home)}
+    url = f"http://127.0.0.1:{port}"
+    with running(command(settings), environment, home / "dashboard.log", f"{url}/_stcore/health"):
+        yield url
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A new window; a script error in it fails the test."""
-    errors: list[str] = []
-    window = browser.new_page(viewport={"width": 1400, "height": 1000}, base_url=address)
-    window.set_default_timeout(PAGE_MS)
-    expect.set_options(timeout=PAGE_MS)
-    window.on("pageerror", lambda error: errors.append(str(error)))
-    yield window
-    window.close()
-    assert errors == []
+    with window(browser, address) as opened:
+        yield opened
 
 
 def test_from_a_zip_to_a_corrected_version_and_back_from_the_bin(

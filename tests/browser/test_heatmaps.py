@@ -1,21 +1,17 @@
 """The page Heatmaps in a real Chromium: keys, zoom, hover, masks, thresholds and marks; a real server behind it."""
 
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.serving import free_port
 from dashboard.server import command
 from engine.masks import decode_mask
 from storage import datasets, edits, operating_points, reviews, studies
@@ -23,31 +19,11 @@ from storage.models import champion
 from storage.records import Label, Model, StudyState
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
+from tests.browser.running import running, window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 120
-PAGE_MS = 60_000
 SIDE = 96  # pixels of the pictures
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -74,47 +50,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 def address(workspace: Workspace) -> Iterator[str]:
     """A dashboard on it, alone."""
     home = workspace.settings.home
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     settings = Settings(home=home, dashboard_port=port, device="cpu", precision="fp32")
     environment = {
-        **os.environ,
         "SIMPLENET_HOME": str(home),
         "SIMPLENET_DEVICE": "cpu",
-        "PYTHONPATH": str(ROOT),
     }
-    with (home / "dashboard.log").open("wb") as log:
-        process = subprocess.Popen(
-            command(settings), env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                alive = process.poll() is None and time.monotonic() < deadline
-                assert alive, (home / "dashboard.log").read_text()
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    url = f"http://127.0.0.1:{port}"
+    with running(command(settings), environment, home / "dashboard.log", f"{url}/_stcore/health"):
+        yield url
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A new window; a script error in it fails the test."""
-    errors: list[str] = []
-    window = browser.new_page(viewport={"width": 1400, "height": 1100}, base_url=address)
-    window.set_default_timeout(PAGE_MS)
-    expect.set_options(timeout=PAGE_MS)
-    window.on("pageerror", lambda error: errors.append(str(error)))
-    yield window
-    window.close()
-    assert errors == []
+    with window(browser, address, height=1100) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +199,8 @@ def test_mark_with_a_drawn_mask_and_undo(page: Page, workspace: Workspace) -> No
     _open(page, show="passed")
     shown = int(_drawn(page))
     with workspace.session() as session:
-        image = datasets.get_image(session, shown)
+        latest = datasets.latest_version(session, "parts")
+        image = next(one for one in datasets.list_images(session, latest.id) if one.id == shown)
     page.locator(".type").fill("burr")
     page.get_by_role("button", name="Box").click()
     box = page.get_by_role("img", name="original").bounding_box()
@@ -317,8 +268,10 @@ def test_threshold_is_tried_saved_and_taken_back(page: Page, workspace: Workspac
     with workspace.session() as session:
         point = operating_points.current(session, model)
     assert (point.why, point.source.value) == ("to see what happens", "value")
+    promised = page.get_by_text(re.compile("^Saved is the threshold .*false rejects, by"))
+    expect(promised).to_have_count(0)  # the panel is drawn after what lies above it
     page.get_by_role("button", name=re.compile("^Back to")).first.click()
-    expect(page.get_by_text(re.compile("^Saved is the threshold .*false rejects, by"))).to_be_visible()
+    expect(promised).to_be_visible()
     with workspace.session() as session:
         restored = operating_points.current(session, model)
     assert restored.threshold == operating_points.own(model).threshold

@@ -2,26 +2,23 @@
 
 import io
 import os
-import shutil
-import signal
-import socket
-import subprocess
+import re
 import sys
 import threading
-import time
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.serving import free_port
 from engine.demo import draw_demo
 from storage import models, studies
 from storage.records import Study
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
+from tests.browser.running import running, window
 from tuning import candidates
 from tuning.commands import ingest_folder, launch_study
 from tuning.queries import study_trials
@@ -30,29 +27,8 @@ from tuning.worker import run_worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PAGE_MS = 60_000
 # Set by whoever wants the pictures of the guide: a folder that they are written to.
 PICTURES = os.environ.get("PICTURES_OF_THE_GUIDE")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +36,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Brushed plates, a study of three trials, its champion, and another of its trials as a candidate."""
     home = tmp_path_factory.mktemp("installation")
     workspace = open_workspace(
-        Settings(home=home, device="cpu", precision="fp32", dashboard_port=_free_port())
+        Settings(home=home, device="cpu", precision="fp32", dashboard_port=free_port())
     )
     draw_demo(home / "pictures", size=128)
     ingest_folder(workspace, home / "pictures", "plates")
@@ -83,47 +59,21 @@ def _others(workspace: Workspace, study: Study) -> list[int]:
 @pytest.fixture(scope="module")
 def address(installation: Workspace) -> Iterator[str]:
     settings = installation.settings
-    log = settings.home / "dashboard.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dashboard.cli", "dashboard"],
-            env={
-                **os.environ,
-                "SIMPLENET_HOME": str(settings.home),
-                "SIMPLENET_DEVICE": "cpu",
-                "SIMPLENET_PRECISION": "fp32",
-                "SIMPLENET_DASHBOARD_PORT": str(settings.dashboard_port),
-            },
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    deadline = time.monotonic() + 120
-    while True:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        try:
-            with urllib.request.urlopen(f"{settings.dashboard_url}/_stcore/health", timeout=2):
-                break
-        except OSError:
-            time.sleep(0.3)
-    yield settings.dashboard_url
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    environment = {
+        "SIMPLENET_HOME": str(settings.home),
+        "SIMPLENET_DEVICE": "cpu",
+        "SIMPLENET_PRECISION": "fp32",
+        "SIMPLENET_DASHBOARD_PORT": str(settings.dashboard_port),
+    }
+    simplenet, log = [sys.executable, "-m", "dashboard.cli", "dashboard"], settings.home / "dashboard.log"
+    with running(simplenet, environment, log, f"{settings.dashboard_url}/_stcore/health"):
+        yield settings.dashboard_url
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A new window; a script error in it fails the test."""
-    errors: list[str] = []
-    window = browser.new_page(
-        viewport={"width": 1400, "height": 1000}, base_url=address, accept_downloads=True
-    )
-    window.set_default_timeout(PAGE_MS)
-    expect.set_options(timeout=PAGE_MS)
-    window.on("pageerror", lambda error: errors.append(str(error)))
-    yield window
-    window.close()
-    assert errors == []
+    with window(browser, address, accept_downloads=True) as opened:
+        yield opened
 
 
 def test_candidate_is_compared_promoted_and_rolled_back(page: Page, installation: Workspace) -> None:
@@ -189,9 +139,7 @@ def test_dropped_zip_is_scored_and_the_batch_survives_a_reload(
     expect(page.get_by_text("1 picture could not be scored")).to_be_visible()
     page.reload()
     expect(page.get_by_text(f"{len(pictures)} pictures scored")).to_be_visible()
-    expect(page.get_by_text(f"1 of {len(pictures)}")).to_be_visible()
-    page.keyboard.press("ArrowRight")
-    expect(page.get_by_text(f"2 of {len(pictures)}")).to_be_visible()
+    _browse_it(page, installation, len(pictures))
     with page.expect_download() as download:
         page.get_by_role("button", name="Scores as CSV").click()
     rows = Path(download.value.path()).read_text().splitlines()
@@ -208,6 +156,38 @@ def test_dropped_zip_is_scored_and_the_batch_survives_a_reload(
     page.get_by_role("button", name="Delete the batch").click()
     expect(page.get_by_text("Drop pictures of plates")).to_be_visible()
     expect(page.get_by_text("monday.zip")).to_have_count(0)
+
+
+def _browse_it(page: Page, installation: Workspace, count: int) -> None:
+    """A click on a small overlay opens the viewer among all pictures of the batch; nothing is scored for it."""
+    (folder,) = installation.settings.batches_folder.iterdir()
+    maps = {file: file.stat().st_mtime_ns for file in folder.rglob("*.npz")}
+    assert len(maps) == count
+    second = page.get_by_role("option").nth(1)
+    name = str(second.get_attribute("title")).split(",")[0]
+    second.click()
+    place, viewer = page.locator(".place"), page.locator(".viewer")
+    expect(place).to_have_text(f"2 of {count}")
+    expect(page.locator(".viewer .name")).to_have_text(name)
+    drawn = "viewer => viewer.dataset.drawn && viewer.dataset.drawn === viewer.dataset.shown"
+    page.wait_for_function(drawn, arg=viewer.element_handle())
+    _picture(page, "heatmaps-batch")
+    page.keyboard.press("ArrowRight")
+    expect(place).to_have_text(f"3 of {count}")
+    expect(page).to_have_url(
+        re.compile(f"image={viewer.get_attribute('data-shown')}")
+    )  # the page is told a little later
+    page.reload()
+    expect(place).to_have_text(f"3 of {count}")
+    page.wait_for_function(drawn, arg=viewer.element_handle())
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Map NPY").click()
+    assert download.value.suggested_filename.endswith(".npy")
+    page.get_by_role("radio", name="rejects", exact=True).click()
+    expect(page).to_have_url(re.compile("show=rejects"))
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.npz")} == maps
+    page.get_by_role("link", name="Back to the batch").click()
+    expect(page.get_by_text(f"{count} pictures scored")).to_be_visible()
 
 
 def test_another_trial_becomes_a_candidate_by_a_click(page: Page, installation: Workspace) -> None:
@@ -231,14 +211,9 @@ def _picture(page: Page, name: str, *, scroll_to: str | None = None, height: int
     if PICTURES is None:
         return
     page.set_viewport_size({"width": 1400, "height": height})
+    page.mouse.move(1399, 500)  # no words under the pointer
     page.wait_for_timeout(2500)
     if scroll_to:
         page.get_by_text(scroll_to).first.scroll_into_view_if_needed()
         page.wait_for_timeout(500)
     page.screenshot(path=Path(PICTURES) / f"{name}.png")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

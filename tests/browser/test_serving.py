@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,28 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.serving import free_port
 from storage.settings import Settings
 from storage.workspace import open_workspace
+from tests.browser.running import running, window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-START_SECONDS = 120
 PAGE_MS = 30_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, driven by Playwright."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +34,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
     home = tmp_path_factory.mktemp("installation")
     settings = Settings(
-        home=home, device="cpu", precision="fp32", dashboard_port=_free_port(), serve_port=_free_port()
+        home=home, device="cpu", precision="fp32", dashboard_port=free_port(), serve_port=free_port()
     )
     workspace = open_workspace(settings)
     draw_demo(home / "pictures", size=64)
@@ -64,51 +50,36 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def processes(settings: Settings) -> Iterator[None]:
     """Its dashboard and its model server."""
     environment = {
-        **os.environ,
         "SIMPLENET_HOME": str(settings.home),
         "SIMPLENET_DEVICE": "cpu",
         "SIMPLENET_PRECISION": "fp32",
         "SIMPLENET_DASHBOARD_PORT": str(settings.dashboard_port),
         "SIMPLENET_SERVE_PORT": str(settings.serve_port),
     }
-    started = []
-    for name in ("dashboard", "serve"):
-        with (settings.home / f"{name}.log").open("wb") as log:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "dashboard.cli", name],
-                    env=environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    try:
-        _wait_for(f"{settings.dashboard_url}/_stcore/health")
-        _wait_for(f"{settings.model_server_url}/health")
+    simplenet, home = [sys.executable, "-m", "dashboard.cli"], settings.home
+    with (
+        running(
+            [*simplenet, "dashboard"],
+            environment,
+            home / "dashboard.log",
+            f"{settings.dashboard_url}/_stcore/health",
+        ),
+        running(
+            [*simplenet, "serve"], environment, home / "serve.log", f"{settings.model_server_url}/health"
+        ),
+    ):
         yield
-    finally:
-        for process in started:
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            process.wait(60)
 
 
 @pytest.fixture
 def page(browser: Browser, settings: Settings, processes: None) -> Iterator[Page]:
-    """A new window; a script error in it fails the test."""
-    errors: list[str] = []
-    context = browser.new_context(
-        viewport={"width": 1400, "height": 1000},
-        base_url=settings.dashboard_url,
+    with window(
+        browser,
+        settings.dashboard_url,
+        patience_ms=PAGE_MS,
         permissions=["clipboard-read", "clipboard-write"],
-    )
-    window = context.new_page()
-    window.set_default_timeout(PAGE_MS)
-    expect.set_options(timeout=PAGE_MS)
-    window.on("pageerror", lambda error: errors.append(str(error)))
-    yield window
-    context.close()
-    assert errors == []
+    ) as opened:
+        yield opened
 
 
 def test_request_of_the_card_is_copied_run_and_counted(page: Page, settings: Settings) -> None:
@@ -167,20 +138,3 @@ def _status(settings: Settings, key: str) -> int:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.3)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,38 +1,26 @@
 """Uploads through a real Chromium: what people see, and that the bytes arrive whatever happens on the way."""
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, CDPSession, Page, expect, sync_playwright
+from playwright.sync_api import Browser, CDPSession, Page, expect
 
+from benchmarks.serving import free_port
 from dashboard.server import command
 from storage import staging
 from storage.settings import Settings
 from storage.staging import Upload
+from tests.browser.running import wait_for, window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-START_SECONDS = 120
 PAGE_MS = 30_000
 expect.set_options(timeout=PAGE_MS)
 SLOW = 4_000_000  # bytes per second, so that something can happen meanwhile
@@ -74,7 +62,7 @@ class Dashboard:
     """The dashboard's real server with one small page."""
 
     def __init__(self, folder: Path) -> None:
-        self.settings = Settings(home=folder / "home", dashboard_port=_free_port(), upload_max_gb=0.2)
+        self.settings = Settings(home=folder / "home", dashboard_port=free_port(), upload_max_gb=0.2)
         self.script = folder / "page.py"
         self.script.write_text(SCRIPT)
         self.log = folder / "log"
@@ -94,15 +82,7 @@ class Dashboard:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            try:
-                with urllib.request.urlopen(f"{self.settings.dashboard_url}/_stcore/health", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.2)
+        wait_for(f"{self.settings.dashboard_url}/_stcore/health", self.process, self.log)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -114,17 +94,6 @@ class Dashboard:
     def arrived(self) -> int:
         """Bytes of all uploads."""
         return sum(sum(staging.received(upload)) for upload in self.uploads())
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, driven by Playwright."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -149,18 +118,12 @@ def dashboard(running: Dashboard) -> Iterator[Dashboard]:
 @pytest.fixture
 def page(browser: Browser, dashboard: Dashboard) -> Iterator[Page]:
     """The page with the component; a script error in it fails the test."""
-    errors: list[str] = []
-    window = browser.new_page(
-        viewport={"width": 1100, "height": 700}, base_url=dashboard.settings.dashboard_url
-    )
-    window.set_default_timeout(PAGE_MS)
-    window.on("pageerror", lambda error: errors.append(str(error)))
-    window.on("dialog", lambda dialog: dialog.accept())  # "Leave the page?" while an upload runs
-    window.goto("/")
-    expect(window.get_by_text("Drop pictures, a folder or an archive here")).to_be_visible()
-    yield window
-    window.close()
-    assert errors == []
+    address = dashboard.settings.dashboard_url
+    with window(browser, address, width=1100, height=700, patience_ms=PAGE_MS) as opened:
+        opened.on("dialog", lambda dialog: dialog.accept())  # "Leave the page?" while an upload runs
+        opened.goto("/")
+        expect(opened.get_by_text("Drop pictures, a folder or an archive here")).to_be_visible()
+        yield opened
 
 
 @pytest.fixture
@@ -475,9 +438,3 @@ def _until(holds: Callable[[], bool], seconds: float = 30) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,90 +1,51 @@
 """A person's way through the product in a real Chromium: demo, study, MLflow, heatmaps; real processes behind it."""
 
-import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
+
+from benchmarks.serving import free_port
+from tests.browser.running import running, window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-START_SECONDS = 120
 STUDY_SECONDS = 300
 PAGE_MS = 30_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, driven by Playwright."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`simplenet up` on an empty installation; answers the dashboard's address."""
     home = tmp_path_factory.mktemp("installation")
-    dashboard_port, mlflow_port = _free_port(), _free_port()
+    dashboard_port, mlflow_port = free_port(), free_port()
     environment = {
-        **os.environ,
         "SIMPLENET_HOME": str(home),
         "SIMPLENET_DEVICE": "cpu",
         "SIMPLENET_PRECISION": "fp32",
         "SIMPLENET_DASHBOARD_PORT": str(dashboard_port),
         "SIMPLENET_MLFLOW_PORT": str(mlflow_port),
-        "SIMPLENET_SERVE_PORT": str(_free_port()),
+        "SIMPLENET_SERVE_PORT": str(free_port()),
     }
-    log = home / "up.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dashboard.cli", "up"],
-            env=environment,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{dashboard_port}/_stcore/health", process, log)
-        _wait_for(f"http://127.0.0.1:{mlflow_port}/health", process, log)
-        yield f"http://127.0.0.1:{dashboard_port}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+    url, mlflow = f"http://127.0.0.1:{dashboard_port}", f"http://127.0.0.1:{mlflow_port}"
+    with running(
+        [sys.executable, "-m", "dashboard.cli", "up"],
+        environment,
+        home / "up.log",
+        f"{url}/_stcore/health",
+        f"{mlflow}/health",
+        stopped_by=signal.SIGINT,
+    ):
+        yield url
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A new window; a script error in it fails the test."""
-    errors: list[str] = []
-    window = browser.new_page(viewport={"width": 1400, "height": 900}, base_url=address)
-    window.set_default_timeout(PAGE_MS)
-    window.on("pageerror", lambda error: errors.append(str(error)))
-    yield window
-    window.close()
-    assert errors == []
+    with window(browser, address, height=900, patience_ms=PAGE_MS) as opened:
+        yield opened
 
 
 def test_from_an_empty_installation_to_heatmaps(page: Page) -> None:
@@ -174,21 +135,3 @@ def _see_the_model(page: Page) -> None:
 def _home_knows_the_champion(page: Page) -> None:
     page.get_by_role("link", name="Home").click()
     expect(page.get_by_text("Champion: version 1")).to_be_visible()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"{url} does not answer: {log.read_text()}")

@@ -4,22 +4,30 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
-from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from dashboard import batch_links
 from dashboard.sections import marking
 from storage import datasets, edits, models, operating_points, reviews
 from storage.records import Label, Model, Role, StudyState
+from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
-from tuning.commands import launch_study
+from tests.dashboard.upload_client import serving
+from tests.scored_batches import noise, scored_batch
+from tuning import batches
+from tuning.batch_scoring import RESULTS, read_results
+from tuning.batches import Batch
+from tuning.commands import launch_study, promote
 from tuning.operating_points import by_value, set_point
 from tuning.spec import StudySpec
-from tuning.uploaded import GivenPicture, keep_set
 from tuning.worker import run_worker
 
 pytestmark = pytest.mark.slow
@@ -278,7 +286,7 @@ def test_cell_of_the_matrix_shows_its_pictures(page: Page, studied_home: Path) -
 
 def _event(app_model: Model, image: Any, ids: dict[str, str] | None = None, **event: Any) -> bool:
     """What the viewer would say, handled as the page handles it."""
-    return marking.handle("parts", app_model, image, {"n": 1, **event}, uploaded=False, ids=ids or {})
+    return marking.handle("parts", app_model, image, {"n": 1, **event}, batch=None, ids=ids or {})
 
 
 @pytest.fixture
@@ -387,26 +395,29 @@ def test_waiting_marks_are_told_saved_and_studied_with_one_click(page: Page, own
     assert shot["truth"] == "dent"  # the page judges by the corrected label
 
 
-def test_uploaded_pictures_are_browsed_marked_and_added(
-    page: Page, own_studied_home: Path, tmp_path: Path
-) -> None:
+def _of_batch(batch: Batch, **parameters: str) -> dict[str, str]:
+    return {**batch_links.on_heatmaps(batch), **parameters}
+
+
+def _link_back(app: AppTest) -> dict[str, list[str]]:
+    (link,) = (one for one in app.get("page_link") if one.proto.label == "Back to the batch")
+    return parse_qs(link.proto.query_string)
+
+
+def test_batch_is_browsed_marked_and_added(page: Page, own_studied_home: Path) -> None:
     from tuning.reviewing import mark
 
     workspace = open_workspace()
     model = _champion(workspace)
-    paths = []
-    for number in range(3):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(np.full((64, 64, 3), 40 * number, dtype=np.uint8)).save(path)
-        paths.append(path)
-    given = [GivenPicture(name=path.name, file=path) for path in paths]
-    kept = keep_set(workspace, model, "batch-1", "line 4", given)
-    app = _clean(page(VIEW, dataset="parts", of="line 4 · batch-1"))
+    batch = scored_batch(workspace, noise(3))
+    first = batches.results(batch).pictures[0]
+    app = _clean(page(VIEW, **_of_batch(batch)))
     assert _viewer(app)["total"] == 3
     assert {shot["truth"] for shot in _viewer(app)["shots"]} == {"no label yet"}
+    assert _link_back(app) == {"dataset": ["parts"], "batch": [batch.id]}
     assert _button(app, "Add 0 marked pictures").disabled
-    mark(workspace, "parts", kept.pictures[0], Label.NORMAL, model=model, uploaded=True, who="ada")
-    app = _clean(page(VIEW, dataset="parts", of="line 4 · batch-1"))
+    mark(workspace, "parts", first, Label.NORMAL, model=model, uploaded=True, who="ada")
+    app = _clean(page(VIEW, **_of_batch(batch)))
     _clean(_button(app, "Add 1 marked picture").click().run())
     with workspace.session() as session:
         latest = datasets.latest_version(session, "parts")
@@ -415,3 +426,116 @@ def test_uploaded_pictures_are_browsed_marked_and_added(
     assert "0.png" in names
     app = _clean(page(VIEW, dataset="parts", of="added since"))
     assert [shot["name"] for shot in _viewer(app)["shots"]] == ["0.png"]
+
+
+def test_batch_is_shown_with_the_scores_and_maps_that_it_came_with(
+    page: Page, own_studied_home: Path
+) -> None:
+    workspace = open_workspace()
+    batch = scored_batch(workspace, noise(5))
+    maps = {file: file.stat().st_mtime_ns for file in batch.folder.rglob("*.npz")}
+    app = _clean(page(VIEW, **_of_batch(batch, sort="lowest score first")))
+    shots = _viewer(app)["shots"]
+    known = {one.id: one.score for one in batches.results(batch).pictures}
+    assert [shot["seen"][0]["score"] for shot in shots] == sorted(known.values())
+    assert {shot["id"]: shot["seen"][0]["score"] for shot in shots} == known
+    assert all(f"batch={batch.id}" in shot["seen"][0]["query"] for shot in shots)
+    with serving(Settings()) as client:
+        for shot in shots:
+            seen = shot["seen"][0]
+            for what in ("levels", "regions", "tile.jpg", "map.npy", "result.json", "overlay.png"):
+                assert client("GET", f"{seen['folder']}{what}{seen['query']}").status == 200
+            assert client("GET", shot["screen"]).headers["content-type"] == "image/jpeg"
+            assert client("GET", shot["original"]).body == noise(5)[shot["name"]]
+            # The key holds for this batch alone.
+            assert client("GET", shot["screen"].replace(f"&batch={batch.id}", "")).status == 401
+    assert {file: file.stat().st_mtime_ns for file in batch.folder.rglob("*.npz")} == maps
+
+
+def test_batch_keeps_the_version_that_scored_it_whoever_is_champion(
+    page: Page, own_studied_home: Path, second_model: Model
+) -> None:
+    workspace = open_workspace()
+    first = _champion(workspace)
+    batch = scored_batch(workspace, noise(3))
+    promote(workspace, "parts", second_model.version, who="tester", why="to try it")
+    app = _clean(page(VIEW, **_of_batch(batch)))
+    assert _viewer(app)["lenses"][0]["title"] == f"version {first.version}"
+    told = [one.value for one in app.info]
+    assert any(f"version {second_model.version} is the champion now" in one for one in told)
+    # Chosen on the page, too, it opens with the version that scored it.
+    app = _clean(page(VIEW, dataset="parts"))
+    assert _viewer(app)["lenses"][0]["title"] == f"version {second_model.version}"
+    app = _clean(app.segmented_control(key="of").set_value(batch_links.title(batch)).run())
+    assert _viewer(app)["lenses"][0]["title"] == f"version {first.version}"
+    # Another version looks at it only when it is asked to, and its maps lie in the batch as well.
+    app = _clean(page(VIEW, **_of_batch(batch, beside=f"version {second_model.version}")))
+    assert all(len(shot["seen"]) == 2 for shot in _viewer(app)["shots"])
+    assert len(list((batch.folder / "maps" / "parts" / str(second_model.version)).glob("*.npz"))) == 3
+
+
+def test_batch_opens_though_its_version_was_deleted_in_mlflow(page: Page, own_studied_home: Path) -> None:
+    from storage.tracking import Tracking
+
+    workspace = open_workspace()
+    batch = scored_batch(workspace, noise(3))
+    client = Tracking(Settings()).client
+    client.delete_model_version("parts", str(batch.model_version))
+    app = _clean(page(VIEW, **_of_batch(batch)))
+    assert _viewer(app)["total"] == 3
+    seen = _current(app)["seen"][0]
+    with serving(Settings()) as answers:
+        assert answers("GET", f"{seen['folder']}levels{seen['query']}").status == 200
+
+
+def test_batch_says_where_its_own_page_decides_by_another_threshold(
+    page: Page, own_studied_home: Path
+) -> None:
+    workspace = open_workspace()
+    batch = scored_batch(workspace, noise(3))
+    assert not _clean(page(VIEW, **_of_batch(batch))).info
+    set_point(workspace, _champion(workspace), by_value(-1e6), found=None, who="t", why="reject all")
+    app = _clean(page(VIEW, **_of_batch(batch)))
+    assert {shot["seen"][0]["decision"] for shot in _viewer(app)["shots"]} == {"reject"}
+    assert any("keep those of its time" in one.value for one in app.info)
+
+
+def test_deleted_batch_is_told_and_other_pictures_are_shown(page: Page, own_studied_home: Path) -> None:
+    workspace = open_workspace()
+    batch = scored_batch(workspace, noise(1))
+    address = _of_batch(batch)
+    batches.delete(workspace, batch.id)
+    app = _clean(page(VIEW, **address))
+    assert any("There is no batch" in one.value for one in app.warning)
+    assert _viewer(app)["total"] == 30
+
+
+def test_old_batches_are_reached_by_address_and_the_newest_are_offered(
+    page: Page, own_studied_home: Path
+) -> None:
+    workspace = open_workspace()
+    made = [scored_batch(workspace, noise(1)) for _ in range(5)]
+    app = _clean(page(VIEW, dataset="parts"))
+    offered = [option for option in app.segmented_control(key="of").options if " · " in option]
+    assert offered == [batch_links.title(one) for one in reversed(made[2:])]
+    app = _clean(page(VIEW, **_of_batch(made[0])))
+    assert _link_back(app)["batch"] == [made[0].id]
+
+
+def test_batch_of_thousands_is_browsed_without_reading_its_maps(page: Page, own_studied_home: Path) -> None:
+    workspace = open_workspace()
+    batch = scored_batch(workspace, noise(1))
+    (one,) = read_results(batch.folder)
+    with (batch.folder / RESULTS).open("a") as journal:  # as 4,999 more pictures would leave it
+        for number in range(1, 5000):
+            digest = sha256(str(number).encode()).hexdigest()
+            more = replace(one, place=number, name=f"{number}.png", digest=digest, pixel_digest=digest)
+            journal.write(json.dumps(asdict(replace(more, score=float(number)))) + "\n")
+    app = _clean(page(VIEW, **_of_batch(batch)))
+    given = _viewer(app)
+    assert (given["total"], len(given["shots"]), len(_tiles(app))) == (5000, 31, 24)
+    assert given["shots"][0]["name"] == "4999.png"
+    app = _clean(page(VIEW, **_of_batch(batch, image="2500-0")))
+    assert _viewer(app)["current"] == "2500-0"
+    app = _clean(page("views/score.py", **batch_links.on_score(batch)))
+    assert len(_tiles(app)) == 24

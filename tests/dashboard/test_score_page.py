@@ -1,28 +1,26 @@
 """The page Score: what it says without a champion, a batch under way, interrupted, done, and deleted."""
 
 import io
+import json
 import zipfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
 
-import numpy as np
 import pytest
-from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard.overlays import drawer
-from storage import staging
+from storage.records import Label
 from storage.settings import Settings
-from storage.staging import Limits, Position
 from storage.workspace import Workspace, open_workspace
-from tuning import arrivals, batches, jobs
+from tests.scored_batches import noise, score, upload
+from tuning import arrivals, batches, reviewing
 from tuning.batches import Batch
 
 pytestmark = pytest.mark.slow
 
 Page = Callable[..., AppTest]
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def clean(app: AppTest) -> AppTest:
@@ -44,14 +42,11 @@ def workspace(own_studied_home: Path) -> Workspace:
     return open_workspace(Settings())
 
 
-def archive(pictures: int = 3) -> bytes:
+def archive() -> bytes:
     data = io.BytesIO()
-    draw = np.random.default_rng(0)
     with zipfile.ZipFile(data, "w") as packed:
-        for number in range(pictures):
-            one = io.BytesIO()
-            Image.fromarray(draw.integers(0, 255, (48, 64), dtype=np.uint8)).save(one, "PNG")
-            packed.writestr(f"{number}.png", one.getvalue())
+        for name, picture in noise(3).items():
+            packed.writestr(name, picture)
         packed.writestr("broken.png", b"no picture")
         packed.writestr("notes.txt", b"hello")
     return data.getvalue()
@@ -60,23 +55,14 @@ def archive(pictures: int = 3) -> bytes:
 @pytest.fixture
 def batch(workspace: Workspace) -> Batch:
     """An uploaded zip of three pictures, a broken one and a note, not scored yet."""
-    data = archive()
-    made = staging.create(
-        workspace.settings.staging_folder,
-        files=[("line.zip", len(data))],
-        dataset=f"{staging.TO_SCORE}parts",
-        limits=Limits(max_bytes=1e9, reserve_bytes=0),
-        now=NOW,
-    )
-    staging.append(made, Position(0, 0), 0, data)
-    staging.complete(made, NOW)
+    made = upload(workspace, {"line.zip": archive()})
     assert arrivals.list_arrivals(workspace) == []  # it waits for no dataset
     return batches.from_upload(workspace, "parts", made.id, who="tester")
 
 
-def score(workspace: Workspace, batch: Batch) -> None:
-    key = batches.job_key(batch.id)
-    jobs.work(workspace.settings, key, lambda progress: batches.score(workspace, batch, drawer, progress))
+def tiles(app: AppTest) -> list[dict[str, Any]]:
+    found = next(one for one in app.get("bidi_component") if one.proto.component_name == "simplenet_gallery")
+    return list(json.loads(found.proto.json)["tiles"])
 
 
 def test_without_a_dataset_the_page_says_where_models_come_from(page: Page, home: Path) -> None:
@@ -106,9 +92,14 @@ def test_scored_batch_is_shown_after_a_reload_and_can_be_deleted(
     assert "3 pictures scored" in shown
     assert "1 not readable" in shown
     assert "1 file left out" in shown
-    assert "1 of 3" in shown
-    app = clean(button(app, "Next").click().run())
-    assert "2 of 3" in html(app)
+    drawn = tiles(app)
+    assert sorted(tile["title"].split(",")[0] for tile in drawn) == ["0.png", "1.png", "2.png"]
+    scores = [float(tile["detail"]) for tile in drawn]
+    assert scores == sorted(scores, reverse=True)
+    assert all(f"batch={batch.id}" in tile["source"] for tile in drawn)
+    (link,) = (one for one in app.get("page_link") if "3 pictures in Heatmaps" in one.proto.label)
+    asked = parse_qs(link.proto.query_string)
+    assert asked == {"dataset": ["parts"], "model": ["version 1"], "of": [f"line.zip · {batch.id[:8]}"]}
     failed = next(frame.value for frame in app.dataframe if "picture" in frame.value.columns)
     assert failed["picture"].tolist() == ["broken.png"]
     clean(button(app, "Delete the batch").click().run())
@@ -133,3 +124,13 @@ def test_batch_that_failed_says_why(page: Page, workspace: Workspace, batch: Bat
 def test_deleted_batch_of_the_address_is_told(page: Page, workspace: Workspace) -> None:
     app = page("views/score.py", dataset="parts", batch="0123456789abcdef")
     assert "There is no batch" in app.warning[0].value
+
+
+def test_deleting_says_how_many_marks_are_lost_with_it(
+    page: Page, workspace: Workspace, batch: Batch
+) -> None:
+    score(workspace, batch)
+    picture = batches.results(batch).pictures[0]
+    reviewing.mark(workspace, "parts", picture, Label.NORMAL, uploaded=True, who="ada")
+    app = clean(page("views/score.py", dataset="parts", batch=batch.id))
+    assert any("and 1 mark that went into no version" in block.value for block in app.markdown)

@@ -5,7 +5,7 @@ import io
 import subprocess
 import time
 import zipfile
-from datetime import UTC, datetime
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -13,19 +13,19 @@ from PIL import Image
 
 from dashboard import batching
 from dashboard.overlays import drawer
-from storage import models, staging
+from storage import datasets, models, reviews, staging
 from storage.errors import BadArchive, DiskFull, UploadNotFound
 from storage.listing import SourceFile, walk
-from storage.staging import Limits, Position
-from tuning import batches, jobs
-from tuning.batch_scoring import RESULTS, TABLE, read_results, score_batch
+from storage.records import Label
+from tests.scored_batches import noise, scored_batch, upload
+from tuning import batches, jobs, reviewing, scoring
+from tuning.batch_scoring import RESULTS, TABLE, named_files, read_results, score_batch
 from tuning.errors import BatchBusy, BatchNotFound, NoChampion, OtherBatch
 from tuning.jobs import JobState
-from tuning.predictor import calibration_of, scorer
+from tuning.map_cache import map_cache
+from tuning.predictor import calibration_of, map_of, scorer
 
 pytestmark = pytest.mark.slow
-
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def pictures(tmp_path):
     return folder
 
 
-def scored(workspace, model, files, out, *, progress=lambda *_: None, draw=None):
+def scored(workspace, model, files, out, *, progress=lambda *_: None):
     return score_batch(
         scorer(workspace, model),
         model,
         calibration_of(model).threshold,
         files,
         out,
-        draw=draw or drawer(model),
+        keep=named_files(out, drawer(model)),
         progress=progress,
     )
 
@@ -150,21 +150,6 @@ def test_full_disk_keeps_what_is_done_and_the_same_call_goes_on(workspace, model
     assert (out / TABLE).is_file()
 
 
-def upload(workspace, files, dataset="parts"):
-    """What a browser sends: complete, and meant to be scored."""
-    folder = workspace.settings.staging_folder
-    made = staging.create(
-        folder,
-        files=[(name, len(data)) for name, data in files.items()],
-        dataset=f"{staging.TO_SCORE}{dataset}",
-        limits=Limits(max_bytes=1e9, reserve_bytes=0),
-        now=NOW,
-    )
-    for place, data in enumerate(files.values()):
-        staging.append(made, Position(place, 0), place, data)
-    return staging.complete(made, NOW)
-
-
 def zipped(folder):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
@@ -193,14 +178,22 @@ def test_uploaded_zip_is_scored_kept_packed_and_deleted(workspace, model, pictur
     job = ended(workspace, batches.job_key(batch.id))
     assert job.state is JobState.DONE, job.error
     found = batches.results(batch)
-    assert job.result["pictures"] == len(found) == 9
-    assert job.result["failed"] == 1
-    good = next(one for one in found if one.name == "line 2/0.png")
-    assert good.file.read_bytes() == (pictures / "line 2" / "0.png").read_bytes()
-    assert batches.anomaly_map(good).shape == (50, 70)
-    assert next(one for one in found if one.name == "two.tif#2").page == 2
+    assert (job.result["pictures"], job.result["failed"]) == (9, 1)
+    assert [one.name for one in found.failed] == ["broken.png"]
     assert [one.name for one in batches.left_out(batch)] == ["notes.txt"]
-    assert len({one.id for one in found}) == 9
+    assert len({one.id for one in found.pictures}) == len(found.pictures) == 8
+    inside = batches.within(workspace, batch)
+    by_name = {one.name: one for one in found.pictures}
+    good, second_page = by_name["line 2/0.png"], by_name["two.tif#2"]
+    assert inside.blobs.get(good.digest) == (pictures / "line 2" / "0.png").read_bytes()
+    # A name more for the file that was unpacked, and no second copy.
+    assert inside.blobs.path(good.digest).stat().st_nlink == 2
+    assert (good.height, good.width) == (50, 70)
+    with Image.open(io.BytesIO(inside.blobs.get(second_page.digest))) as alone:
+        assert (alone.n_frames, alone.size) == (1, (40, 40))
+    for one in found.pictures:
+        score, anomaly_map = map_cache(inside, model).get(one.pixel_digest)
+        assert (score, anomaly_map.shape) == (one.score, (one.height, one.width))
 
     batching.start_packing(workspace.settings, batch.id)
     job = ended(workspace, batching.packing_key(batch.id))
@@ -208,8 +201,14 @@ def test_uploaded_zip_is_scored_kept_packed_and_deleted(workspace, model, pictur
     with zipfile.ZipFile(batches.archive(workspace.settings, batch)) as packed:
         assert len(packed.namelist()) == 1 + 2 * 8
         assert packed.read("scores.csv").decode() == batches.scores_table(batch)
+        row = next(one for one in csv.DictReader(io.StringIO(batches.scores_table(batch))) if one["map"])
+        picture = by_name[row["name"]]
+        packed_map = np.load(io.BytesIO(packed.read(row["map"])))
+        assert np.array_equal(packed_map, map_of(inside, model, picture)[1])
+        with Image.open(io.BytesIO(packed.read(row["overlay"]))) as overlay:
+            assert overlay.size == (picture.width, picture.height)
 
-    batches.delete(workspace.settings, batch.id)
+    batches.delete(workspace, batch.id)
     assert batches.list_batches(workspace.settings, "parts") == []
     assert not batch.folder.exists()
     assert not batches.archive(workspace.settings, batch).exists()
@@ -231,16 +230,17 @@ def test_killed_scoring_goes_on_with_what_is_left(workspace, model, tmp_path, ki
         assert jobs.status(workspace.settings, key).state is JobState.RUNNING
         time.sleep(0.005)
     with pytest.raises(BatchBusy, match="is being scored"):
-        batches.delete(workspace.settings, batch.id)
+        batches.delete(workspace, batch.id)
     kill_job("dashboard.batching", "score", batch.id)
     assert ended(workspace, key).state is JobState.INTERRUPTED
     done = read_results(batch.folder)
     assert 3 <= len(done) < 40
-    stamps = {one.map: (batch.folder / one.map).stat().st_mtime_ns for one in done}
+    maps = batch.folder / "maps" / "parts" / str(model.version)
+    stamps = {one.pixel_digest: (maps / f"{one.pixel_digest}.npz").stat().st_mtime_ns for one in done}
     batching.start_scoring(workspace.settings, batch.id)
     job = ended(workspace, key)
     assert (job.state, job.result["pictures"]) == (JobState.DONE, 40), job.error
-    assert {name: (batch.folder / name).stat().st_mtime_ns for name in stamps} == stamps
+    assert {key: (maps / f"{key}.npz").stat().st_mtime_ns for key in stamps} == stamps
 
 
 def test_batch_needs_a_champion_and_pictures(workspace, parts, make_spec, run_to_end):
@@ -259,7 +259,70 @@ def test_damaged_archive_is_refused_with_its_name(workspace, model, pictures):
     broken = zipped(pictures)[:-200]
     batch = batches.from_upload(workspace, "parts", upload(workspace, {"line.zip": broken}).id, who="tester")
     with pytest.raises(BadArchive, match=r"line\.zip"):
-        batches.score(workspace, batch, drawer, lambda *_: None)
+        batches.score(workspace, batch, lambda *_: None)
+
+
+def test_pictures_of_a_batch_touch_neither_the_store_nor_the_maps_of_the_datasets(workspace, model):
+    def files(folder):
+        return {file for file in folder.rglob("*") if file.is_file()}
+
+    settings = workspace.settings
+    before = files(settings.blobs_folder), files(settings.maps_folder)
+    batch = scored_batch(workspace, noise(3))
+    assert (files(settings.blobs_folder), files(settings.maps_folder)) == before
+    for one in batches.results(batch).pictures:
+        assert one.digest == sha256(noise(3)[one.name]).hexdigest()
+
+
+def test_same_picture_twice_is_in_the_batch_twice(workspace, model):
+    one = noise(1)["0.png"]
+    found = batches.results(scored_batch(workspace, {"a.png": one, "b.png": one})).pictures
+    assert [picture.name for picture in found] == ["a.png", "b.png"]
+    assert len({picture.id for picture in found}) == 2
+    assert len({picture.pixel_digest for picture in found}) == 1
+
+
+def test_lost_map_is_computed_again_when_it_is_asked_for(workspace, model):
+    batch = scored_batch(workspace, noise(1))
+    inside, (picture,) = batches.within(workspace, batch), batches.results(batch).pictures
+    kept = map_of(inside, model, picture)
+    (file,) = (batch.folder / "maps").rglob("*.npz")
+    file.write_bytes(bytes(file.stat().st_size))  # as a power cut leaves it
+    again = map_of(inside, model, picture)
+    assert again[0] == kept[0]
+    assert np.array_equal(again[1], kept[1])
+
+
+def test_batch_that_another_version_is_scoring_is_not_deleted(workspace, model):
+    batch = scored_batch(workspace, noise(1))
+    key = scoring.job_key(model, f"{batches.PREFIX}{batch.id}")
+
+    def refused(progress):
+        with pytest.raises(BatchBusy, match="is being scored"):
+            batches.delete(workspace, batch.id)
+
+    jobs.work(workspace.settings, key, refused)
+    batches.delete(workspace, batch.id)
+    assert jobs.status(workspace.settings, key) is None
+
+
+def test_deleting_a_batch_takes_its_open_marks_and_no_others(workspace, model):
+    batch = scored_batch(workspace, noise(3))
+    pictures, inside = batches.results(batch).pictures, batches.within(workspace, batch)
+    options = {"model": model, "uploaded": True, "who": "ada"}
+    reviewing.mark(workspace, "parts", pictures[0], Label.NORMAL, **options)
+    reviewing.add_marked(workspace, "parts", pictures, store=inside.blobs, source="batch", who="ada")
+    reviewing.mark(workspace, "parts", pictures[1], Label.ANOMALOUS, **options)
+    with workspace.session() as session:
+        image = datasets.list_images(session, model.dataset_version_id)[0]
+    reviewing.mark(workspace, "parts", image, Label.ANOMALOUS, who="ada")
+    assert [one.pixel_digest for one in batches.open_marks(workspace, batch)] == [pictures[1].pixel_digest]
+    batches.delete(workspace, batch.id)
+    with workspace.session() as session:
+        left = reviews.list_reviews(session, "parts")
+    assert set(left) == {pictures[0].pixel_digest, image.pixel_digest}
+    # What went into the dataset lies there: it does not need the batch.
+    assert workspace.blobs.has(pictures[0].digest)
 
 
 @pytest.mark.parametrize("asked", ["../../etc", "0123456789abcdef", "", "ABC"])

@@ -1,25 +1,26 @@
 """Words on pictures become corrections and labels; undone, kept apart where they are uploaded, lost in no case."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
+from engine.images import decode, pixel_digest
 from engine.masks import decode_mask
 from storage import datasets, edits, models, reviews
+from storage.blobs import BlobStore
 from storage.errors import BadEdit
 from storage.records import DatasetVersion, Edit, ImageRecord, Label, Model, Role, StudyState, now
 from storage.workspace import Workspace, open_workspace
+from tests.scored_batches import noise
 from tuning import corrections, reviewing
 from tuning.errors import BadPicture, PictureNotFound
-from tuning.map_cache import map_cache
 from tuning.operating_points import added_since, images_of
 from tuning.reviewing import add_marked, drawn_mask, mark, undo
-from tuning.uploaded import GivenPicture, find_set, forget_set, keep_set, list_sets
 from tuning.versions import save_edits
 
 pytestmark = pytest.mark.slow
@@ -242,44 +243,31 @@ def test_model_is_judged_with_corrected_labels_in_the_roles_it_was_made_with(
     assert added_since(workspace, model) == ()
 
 
-def _given(folder: Path, count: int) -> list[GivenPicture]:
-    draw = np.random.default_rng(5)
-    folder.mkdir()
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A picture that was uploaded and is of no dataset."""
+
+    digest: str
+    pixel_digest: str
+    name: str
+    defect_type: str | None = None
+
+
+def _given(store: BlobStore, count: int) -> list[Given]:
     given = []
-    for number in range(count):
-        path = folder / f"{number}.png"
-        Image.fromarray(draw.integers(0, 255, (48, 40), dtype=np.uint8)).save(path)
-        values = draw.normal(size=(48, 40)).astype(np.float32)
-        given.append(
-            GivenPicture(name=f"line/{number}.png", file=path, score=float(number), anomaly_map=values)
-        )
+    for name, data in noise(count, 48, 40).items():
+        pixels = pixel_digest(decode(data, name))
+        given.append(Given(digest=store.put(data), pixel_digest=pixels, name=f"line/{name}"))
     return given
-
-
-def test_uploaded_pictures_are_browsed_with_the_scores_they_came_with(
-    workspace: Workspace, model: Model, tmp_path: Path
-) -> None:
-    given = _given(tmp_path / "given", 3)
-    kept = keep_set(workspace, model, "batch-1", "parts.zip", [*given, given[0]])
-    assert [picture.name for picture in kept.pictures] == ["line/0.png", "line/1.png", "line/2.png"]
-    assert find_set(workspace, model, "batch-1") == kept
-    assert list_sets(workspace, model) == [("batch-1", "parts.zip")]
-    cache = map_cache(workspace, model)
-    assert list(cache.scores(picture.pixel_digest for picture in kept.pictures).values()) == [0, 1, 2]
-    assert np.array_equal(cache.get(kept.pictures[1].pixel_digest)[1], given[1].anomaly_map)  # type: ignore[index]
-    forget_set(workspace, model, "batch-1")
-    with pytest.raises(BadPicture, match="has no uploaded pictures 'batch-1' any more"):
-        find_set(workspace, model, "batch-1")
-    with pytest.raises(BadPicture, match="no name of uploaded pictures"):
-        find_set(workspace, model, "../1")
 
 
 def test_marked_pictures_of_an_upload_are_added_with_labels_types_and_masks(
     workspace: Workspace, model: Model, tmp_path: Path
 ) -> None:
-    kept = keep_set(workspace, model, "batch-1", "parts.zip", _given(tmp_path / "given", 4)).pictures
+    store = BlobStore(tmp_path / "given")  # not the datasets' own
+    kept = _given(store, 4)
     with pytest.raises(BadEdit, match="None of the 4 pictures is marked"):
-        add_marked(workspace, "parts", kept, source="parts.zip", who="ada")
+        add_marked(workspace, "parts", kept, store=store, source="parts.zip", who="ada")
     mask = drawn_mask([[(4, 4), (20, 4), (20, 20), (4, 20)]], 48, 40)
     options = {"model": model, "uploaded": True, "who": "ada"}
     mark(workspace, "parts", kept[0], Label.ANOMALOUS, defect_type="dent", mask=mask, **options)  # type: ignore[arg-type]
@@ -290,7 +278,7 @@ def test_marked_pictures_of_an_upload_are_added_with_labels_types_and_masks(
     other = images(workspace, role=Role.TEST, label=Label.NORMAL)[0]
     mark(workspace, "parts", other, Label.ANOMALOUS, who="ada")
     save_edits(workspace, "parts", who="ada")
-    report = add_marked(workspace, "parts", kept, source="parts.zip", who="ada")
+    report = add_marked(workspace, "parts", kept, store=store, source="parts.zip", who="ada")
     assert report.version.number == 3
     added = {image.name: image for image in images(workspace) if image.name.startswith("line/")}
     assert set(added) == {"line/0.png", "line/1.png"}
