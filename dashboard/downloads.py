@@ -3,6 +3,7 @@
 They are sent from disk a part at a time; Streamlit's own button would hold the whole of an archive in memory.
 """
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 from dashboard import tickets
 from dashboard.errors import NothingThere
 from dashboard.guard import base_path, guarded
-from storage.blobs import BlobStore
 from storage.settings import Settings
+from storage.workspace import open_blobs
 from tuning.export_names import picture_suffix
 
 # What browsers are told of a picture; they show the first four and keep the last.
@@ -50,6 +51,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
 class _Downloads:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._blobs = open_blobs(settings)
         self._secret = tickets.secret(settings.home)
 
     @guarded
@@ -71,11 +73,9 @@ class _Downloads:
     @guarded
     async def original(self, request: Request) -> Response:
         digest = self._checked(request, "originals")
-        store = BlobStore(self._settings.blobs_folder)
-        # The suffix that it came with is not known here; the bytes tell it.
-        suffix = picture_suffix("", next(store.chunks(digest, size=12), b""))
+        file, suffix = await asyncio.to_thread(self._picture, digest)  # it may have to be fetched
         return FileResponse(
-            store.path(digest),
+            file,
             filename=f"{digest[:12]}{suffix}",
             content_disposition_type="inline",
             media_type=KINDS[suffix],
@@ -84,6 +84,11 @@ class _Downloads:
                 "X-Content-Type-Options": "nosniff",  # it came from outside, and is a picture, whatever it may seem
             },
         )
+
+    def _picture(self, digest: str) -> tuple[Path, str]:
+        # The suffix that it came with is not known here; the bytes tell it.
+        suffix = picture_suffix("", next(self._blobs.chunks(digest, size=12), b""))
+        return self._blobs.path(digest), suffix
 
     def _checked(self, request: Request, kind: str) -> str:
         name = str(request.path_params["name"])

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dashboard import downloads
-from storage.blobs import BlobStore
 from storage.settings import Settings
+from storage.workspace import open_blobs
 from tests.dashboard.upload_client import Client, serving
 
 
@@ -54,7 +54,7 @@ def test_original_comes_byte_for_byte_as_the_picture_that_it_is(
 ) -> None:
     out = io.BytesIO()
     Image.new("RGB", (40, 30), (9, 9, 9)).save(out, kind)
-    digest = BlobStore(settings.blobs_folder).put(out.getvalue())
+    digest = open_blobs(settings).put(out.getvalue())
     answer = client("GET", downloads.original_address(settings, digest))
     assert (answer.status, answer.headers["content-type"], answer.body) == (200, told, out.getvalue())
     assert answer.headers["x-content-type-options"] == "nosniff"
