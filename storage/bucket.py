@@ -30,7 +30,7 @@ OPTIONS = {
     "max_concurrency": 1,  # one request per file: pictures are small
     "config_kwargs": {
         "connect_timeout": 5,  # seconds
-        "read_timeout": 20,
+        "read_timeout": 8,
         "retries": {"total_max_attempts": 3, "mode": "standard"},
     },
 }

@@ -214,6 +214,20 @@ class Tracking:
             metrics=dict(run.data.metrics),
         )
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether MLflow holds a run of this id."""
+        try:
+            self.run(run_id)
+        except RunNotFound:
+            return False
+        return True
+
+    def artifacts_of(self, dataset_name: str) -> str | None:
+        """Address below which MLflow keeps the files of a dataset's runs; None where it has no experiment of it."""
+        with _refusals("look for the experiment of dataset", dataset_name):
+            found = self.client.get_experiment_by_name(dataset_name)
+            return None if found is None else str(found.artifact_location)
+
     def tagged_runs(
         self, dataset_name: str, tags: Mapping[str, str], *, status: str | None = None
     ) -> list[str]:

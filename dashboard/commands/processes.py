@@ -87,17 +87,30 @@ def worker(
     tracking: Annotated[
         str | None, typer.Option(metavar="URL", help="MLflow server of the installation to join.")
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Where its pictures are: a shared folder, or s3://bucket/prefix with credentials in the environment.",
+        ),
+    ] = None,
 ) -> None:
     """Run a worker: it takes waiting studies and runs their trials. Ctrl-C ends it after its present step.
 
     On any machine that reaches the PostgreSQL databases, the MLflow server and the pictures it joins an installation.
     """
     from dashboard import logs
+    from tuning import joining
     from tuning.worker import run_worker, worker_name
 
-    given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking}
-    workspace = reporting.open_workspace({name: url for name, url in given.items() if url is not None})
-    logs.configure(workspace.settings.log_level)
+    given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking, "blobs_url": blobs}
+    settings = reporting.read_settings({name: url for name, url in given.items() if url is not None})
+    if database is not None:
+        joining.check_addresses(settings)
+    workspace = reporting.open_workspace(settings)
+    logs.configure(settings.log_level)
+    joining.check_joined(workspace)
+    reporting.say(f"Pictures: {workspace.blobs.where}")
     run_worker(workspace, worker_id=worker_name(), stop=_stop_on_signals(), study_id=study)
 
 

@@ -80,23 +80,26 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def open_workspace(given: "Mapping[str, Any] | None" = None) -> "Workspace":
+def open_workspace(settings: "Settings | None" = None) -> "Workspace":
     """The workspace of `--home`, `SIMPLENET_HOME` or `~/.simplenet`.
+
+    Args:
+        settings: those that the environment and the file give, where not given.
+    """
+    from storage.workspace import open_workspace
+
+    return open_workspace(settings)
+
+
+def read_settings(given: "Mapping[str, Any] | None" = None) -> "Settings":
+    """The settings, without opening an installation.
 
     Args:
         given: settings by name that win over all others.
     """
     from storage.settings import Settings
-    from storage.workspace import open_workspace
 
-    return open_workspace(Settings(**given) if given else None)
-
-
-def read_settings() -> "Settings":
-    """The settings, without opening an installation."""
-    from storage.settings import Settings
-
-    return Settings()
+    return Settings(**(given or {}))
 
 
 def say(message: str) -> None:
