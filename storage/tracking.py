@@ -222,11 +222,12 @@ class Tracking:
             return False
         return True
 
-    def artifacts_of(self, dataset_name: str) -> str | None:
-        """Address below which MLflow keeps the files of a dataset's runs; None where it has no experiment of it."""
-        with _refusals("look for the experiment of dataset", dataset_name):
-            found = self.client.get_experiment_by_name(dataset_name)
-            return None if found is None else str(found.artifact_location)
+    def folder_out_of_reach(self, run_id: str) -> Path | None:
+        """The folder with a run's files where it is one that this machine doesn't have; None where they can be read."""
+        with _refusals("read run", run_id):
+            root = urlparse(str(self.client.get_run(run_id).info.artifact_uri))
+        folder = Path(url2pathname(root.path))
+        return folder if root.scheme in ("", "file") and not folder.is_dir() else None
 
     def tagged_runs(
         self, dataset_name: str, tags: Mapping[str, str], *, status: str | None = None

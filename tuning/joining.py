@@ -5,13 +5,11 @@ that has one of them for itself would fail studies that others could run, or hid
 """
 
 import logging
-from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from storage import datasets, studies
 from storage.errors import TrackingUnavailable
-from storage.records import Study, StudyState
+from storage.records import DatasetVersion, Study, StudyState
 from storage.settings import Settings
 from storage.tracking import Tracking
 from storage.workspace import Workspace
@@ -60,27 +58,37 @@ def check_joined(workspace: Workspace) -> None:
         return
     _check_pictures(workspace)
     with workspace.session() as session:
-        named = [dataset.name for dataset in datasets.list_datasets(session)]
         done = [study for study in studies.list_studies(session) if study.state is StudyState.COMPLETED][
             :LOOKED_AT
         ]
     _check_trials(workspace.settings, done)
     try:
-        _check_runs(workspace.settings, done, named)
+        _check_runs(workspace.settings, done)
     except TrackingUnavailable as outage:  # waited for by every study
         logger.warning("MLflow can not be asked yet: %s", outage)
 
 
-def _check_pictures(workspace: Workspace) -> None:
+def some_pictures(workspace: Workspace) -> list[str]:
+    """Digests of some pictures of the newest versions, one of each kind; none where there is no dataset."""
+    newest = _newest(workspace)
+    with workspace.session() as session:
+        return [image.digest for version in newest for image in datasets.first_images(session, version.id, 1)]
+
+
+def _newest(workspace: Workspace) -> list[DatasetVersion]:
     with workspace.session() as session:
         versions = [one.latest for one in datasets.list_datasets(session) if one.latest is not None]
-        newest = sorted(versions, key=lambda version: version.id)[-LOOKED_AT:]
-        some = [image.digest for version in newest for image in datasets.first_images(session, version.id, 1)]
+    return sorted(versions, key=lambda version: version.id)[-LOOKED_AT:]
+
+
+def _check_pictures(workspace: Workspace) -> None:
+    some = some_pictures(workspace)
     if some and not workspace.blobs.sizes(some):
-        names = ", ".join(f"'{version.dataset_name}'" for version in newest)
+        names = ", ".join(f"'{version.dataset_name}'" for version in _newest(workspace))
         raise NotJoined(
             f"None of the pictures of {names} is in {workspace.blobs.where}; a worker needs the place where the "
-            "others have them, which the page System of the dashboard shows. Set SIMPLENET_BLOBS_URL or --blobs to it."
+            "others have them, which `simplenet storage` and the page System show there. Set SIMPLENET_BLOBS_URL or "
+            "--blobs to it."
         )
 
 
@@ -94,22 +102,22 @@ def _check_trials(settings: Settings, done: list[Study]) -> None:
         )
 
 
-def _check_runs(settings: Settings, done: list[Study], datasets_named: list[str]) -> None:
+def _check_runs(settings: Settings, done: list[Study]) -> None:
     tracking = Tracking(settings)
     runs = [study.parent_run_id for study in done if study.parent_run_id is not None]
-    if runs and not any(tracking.has_run(run) for run in runs):
+    known = [run for run in runs if tracking.has_run(run)]
+    if runs and not known:
         raise NotJoined(
             f"MLflow as it is set here holds no run of {_listed(done)}; a worker needs the server that the others use. "
             "Set SIMPLENET_TRACKING_URI or --tracking to it."
         )
-    for name in datasets_named:
-        place = urlsplit(tracking.artifacts_of(name) or "")
-        if place.scheme == "file" and not Path(url2pathname(place.path)).is_dir():
-            raise NotJoined(
-                f"MLflow keeps the files of dataset '{name}' in {place.geturl()}, a folder of the machine that made "
-                "it, which is not there on this one: models would be lost here. Mount that folder at the same path, or "
-                "let MLflow's server hand the files out (docs/machines.md says how)."
-            )
+    away = [folder for run in known if (folder := tracking.folder_out_of_reach(run)) is not None]
+    if known and len(away) == len(known):
+        raise NotJoined(
+            f"MLflow keeps the files of a study in {away[0]}, a folder of the machine that made it, which is not there "
+            "on this one: models would be lost. Mount the folder 'artifacts' at the same path, or let MLflow's server "
+            "hand its files out (docs/machines.md says how)."
+        )
 
 
 def _listed(done: list[Study]) -> str:
