@@ -97,7 +97,7 @@ def running_s3(log: Path) -> Iterator[EmulatedS3]:
     """A new server, running; skips the test where its packages are not installed."""
     for package in ("s3fs", "moto", "flask"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"package {package} is not installed; pip install '.[s3]' 'moto[server]'")
+            pytest.skip(f"package {package} is not installed; pip install '.[dev]'")
     server = EmulatedS3(log)
     try:
         server.start()

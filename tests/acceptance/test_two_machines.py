@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,13 @@ from storage import datasets, models, studies
 from storage.records import Role, StudyState
 from storage.settings import PREFIX, Settings
 from storage.workspace import open_workspace
+from tests.mlflow_server import running_mlflow
 from tests.postgres import running_postgres
 from tuning import worker as working
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.predictor import map_of, score_images
 from tuning.spec import StudySpec
-from tuning.supervisor import mlflow_command, mlflow_environment
 from tuning.worker import run_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
@@ -47,28 +46,9 @@ def first(s3, tmp_path, free_port):
             blobs_url="s3://parts/line-3",
         )
         workspace = open_workspace(settings)
-        with (settings.logs_folder / "mlflow.log").open("wb") as log:
-            server = subprocess.Popen(
-                mlflow_command(settings),
-                env={**os.environ, **mlflow_environment(settings)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            wait_for(lambda: answers(f"{settings.tracking_uri}/health"), settings.logs_folder / "mlflow.log")
+        with running_mlflow(settings):
             yield workspace
-        finally:
-            server.terminate()
-            server.wait(20)
-            workspace.close()
-
-
-def answers(url):
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return response.status == 200
-    except OSError:
-        return False
+        workspace.close()
 
 
 def wait_for(condition, log):
