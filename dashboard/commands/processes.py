@@ -60,7 +60,7 @@ def up(
             opened = True
             typer.launch(str(status.address))
 
-    typer.echo(f"Home: {settings.home}. Ctrl-C stops everything.")
+    typer.echo(f"Home: {settings.home}, pictures: {workspace.blobs.where}. Ctrl-C stops everything.")
     supervisor.up(workspace, supervisor.installation(settings, demo=demo), stop=stop, on_change=show)
 
 
