@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,10 @@ from storage.settings import PREFIX, Settings
 from storage.workspace import open_workspace
 from tests.mlflow_server import running_mlflow
 from tests.postgres import running_postgres
-from tuning import worker as working
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.predictor import map_of, score_images
 from tuning.spec import StudySpec
-from tuning.worker import run_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
@@ -63,15 +61,14 @@ def study_of(workspace, study):
         return studies.get_study(session, study.id)
 
 
-def test_worker_elsewhere_runs_the_study_and_its_champion_scores_here(first, make_folder, tmp_path):
-    version = ingest_folder(first, make_folder(defects={"dent": 6}), "parts").version
-    study = launch_study(first, "parts", SPEC)
-    home, log = tmp_path / "b", tmp_path / "b.log"
-    settings = first.settings
+@contextmanager
+def worker_elsewhere(first, home, *more):
+    """A worker as somebody starts it on another machine, with a home of its own; gives the process and its log."""
+    settings, log = first.settings, home.with_suffix(".log")
     with log.open("wb") as out:
         worker = subprocess.Popen(
             [
-                *(sys.executable, "-m", "dashboard.cli", "--home", home, "worker", "--study", str(study.id)),
+                *(sys.executable, "-m", "dashboard.cli", "--home", home, "worker", *more),
                 *("--database", settings.database_url, "--optuna", settings.optuna_url),
                 *("--tracking", settings.tracking_uri, "--blobs", settings.blobs_url),
             ],
@@ -81,10 +78,18 @@ def test_worker_elsewhere_runs_the_study_and_its_champion_scores_here(first, mak
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for(lambda: worker.poll() is not None, log)
+        yield worker, log
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_worker_elsewhere_runs_the_study_and_its_champion_scores_here(first, make_folder, tmp_path):
+    version = ingest_folder(first, make_folder(defects={"dent": 6}), "parts").version
+    study = launch_study(first, "parts", SPEC)
+    home, settings = tmp_path / "b", first.settings
+    with worker_elsewhere(first, home, "--study", str(study.id)) as (worker, log):
+        wait_for(lambda: worker.poll() is not None, log)
     assert worker.returncode == 0, log.read_text()
     ended = study_of(first, study)
     assert ended.state is StudyState.COMPLETED, f"{ended.error}\n{log.read_text()}"
@@ -107,26 +112,16 @@ def test_worker_elsewhere_runs_the_study_and_its_champion_scores_here(first, mak
     assert np.isfinite(found).all()
 
 
-def test_study_waits_while_the_bucket_is_away(first, s3, make_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(working, "OUTAGE_SECONDS", 0.5)
+def test_study_waits_while_the_bucket_is_away(first, s3, make_folder, tmp_path):
     ingest_folder(first, make_folder(defects={"dent": 6}), "parts")
-    other = open_workspace(first.settings.model_copy(update={"home": tmp_path / "b"}))
-    study = launch_study(first, "parts", SPEC)
-    s3.pause()
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=run_worker, args=(other,), kwargs={"worker_id": "b", "stop": stop, "study_id": study.id}
-    )
-    thread.start()
-    log = other.settings.logs_folder / f"study-{study.id}.log"
-    try:
-        wait_for(lambda: log.exists() and "BlobsUnavailable" in log.read_text(), log)
-        assert not study_of(first, study).state.finished
-        s3.go_on()
+    with worker_elsewhere(first, tmp_path / "b") as (_, log):
+        wait_for(lambda: "worker started" in log.read_text(), log)
+        s3.pause()
+        try:
+            study = launch_study(first, "parts", SPEC)
+            wait_for(lambda: "BlobsUnavailable" in log.read_text(), log)
+            assert not study_of(first, study).state.finished
+        finally:
+            s3.go_on()
         wait_for(lambda: study_of(first, study).state.finished, log)
-        assert study_of(first, study).state is StudyState.COMPLETED, study_of(first, study).error
-    finally:
-        s3.go_on()
-        stop.set()
-        thread.join(60)
-        other.close()
+    assert study_of(first, study).state is StudyState.COMPLETED, study_of(first, study).error
