@@ -13,6 +13,7 @@ from dashboard.commands import (
     models,
     processes,
     serving,
+    storing,
     studies,
     thresholds,
     trials,
@@ -54,6 +55,7 @@ for subject in (
     models,
     benchmark,
     serving,
+    storing,
     thresholds,
     champions,
 ):

@@ -9,7 +9,7 @@ from storage.settings import Settings
 def usage(settings: Settings) -> dict[str, int]:
     """Kind → bytes, the largest first, and the total last."""
     folders = {
-        "Pictures and masks": settings.blobs_folder,
+        "Copies of pictures" if settings.blobs_in_bucket else "Pictures and masks": settings.blobs_folder,
         "Features": settings.features_folder,
         "Models and run artifacts": settings.artifacts_folder,
         "Checkpoints": settings.checkpoints_folder,

@@ -3,6 +3,7 @@
 They are sent from disk a part at a time; Streamlit's own button would hold the whole of an archive in memory.
 """
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dashboard.errors import NothingThere
 from dashboard.guard import base_path, guarded
 from storage.blobs import BlobStore
 from storage.settings import Settings
+from storage.workspace import open_blobs
 from tuning import batches
 from tuning.export_names import picture_suffix
 
@@ -51,6 +53,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
 class _Downloads:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._blobs = open_blobs(settings)
         self._secret = tickets.secret(settings.home)
 
     @guarded
@@ -72,13 +75,10 @@ class _Downloads:
     @guarded
     async def original(self, request: Request) -> Response:
         digest, batch = self._checked(request, "originals"), request.query_params.get("batch")
-        store = BlobStore(self._settings.blobs_folder)
-        if batch is not None:
-            store = batches.pictures(batches.find(self._settings, batch))
-        # The suffix that it came with is not known here; the bytes tell it.
-        suffix = picture_suffix("", next(store.chunks(digest, size=12), b""))
+        # It may have to be fetched.
+        file, suffix = await asyncio.to_thread(self._picture, digest, batch)
         return FileResponse(
-            store.path(digest),
+            file,
             filename=f"{digest[:12]}{suffix}",
             content_disposition_type="inline",
             media_type=KINDS[suffix],
@@ -87,6 +87,14 @@ class _Downloads:
                 "X-Content-Type-Options": "nosniff",  # it came from outside, and is a picture, whatever it may seem
             },
         )
+
+    def _picture(self, digest: str, batch: str | None) -> tuple[Path, str]:
+        store: BlobStore = self._blobs
+        if batch is not None:
+            store = batches.pictures(batches.find(self._settings, batch))
+        # The suffix that it came with is not known here; the bytes tell it.
+        suffix = picture_suffix("", next(store.chunks(digest, size=12), b""))
+        return store.path(digest), suffix
 
     def _checked(self, request: Request, kind: str) -> str:
         name = str(request.path_params["name"])

@@ -28,6 +28,7 @@ STATUS: dict[type[Exception], int] = {
     errors.OffsetMismatch: 409,
     errors.UploadIncomplete: 409,
     errors.UploadTooLarge: 413,
+    errors.BlobsUnavailable: 503,
     errors.DiskFull: 507,
 }
 

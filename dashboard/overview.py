@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from dashboard.wording import plural
 from storage import checkups, datasets, edits, models, studies
 from storage.records import Dataset, ImageRecord, Label, Model, ModelState, Role, Study, StudyState
-from storage.workspace import Workspace
+from storage.workspace import Session, Workspace
 from tuning.findings import is_open, read_findings
 
 STRIP_LENGTH = 4  # pictures that stand for a dataset

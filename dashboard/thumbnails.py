@@ -25,6 +25,7 @@ from engine.masks import Mask, fit_mask, merge_masks, read_mask
 from storage.blobs import BlobStore
 from storage.settings import Settings
 from storage.thumbnails import Thumbnails
+from storage.workspace import open_blobs
 from tuning.reading import file_bytes
 
 SIDE = 192  # pixels of the longer side: twice the grid's tile, for dense displays
@@ -32,7 +33,7 @@ QUALITY = 82  # JPEG
 OUTLINE = 2  # pixels of the longer side that SIDE is: a tile shows half of them
 
 
-def thumbnail(settings: Settings, digest: str, name: str) -> bytes:
+def thumbnail(settings: Settings, blobs: BlobStore, digest: str, name: str) -> bytes:
     """JPEG bytes of a small copy of the picture `digest`, from disk or made now.
 
     Raises:
@@ -42,12 +43,12 @@ def thumbnail(settings: Settings, digest: str, name: str) -> bytes:
     kept = Thumbnails(settings.thumbnails_folder)
     found = kept.get(digest)
     if found is None:
-        found = images.thumbnail(decode(BlobStore(settings.blobs_folder).get(digest), name), SIDE)
+        found = images.thumbnail(decode(blobs.get(digest), name), SIDE)
         kept.put(digest, found)
     return found
 
 
-def outlined(settings: Settings, digest: str, mask_digest: str) -> bytes:
+def outlined(settings: Settings, blobs: BlobStore, digest: str, mask_digest: str) -> bytes:
     """JPEG bytes of the small copy of a picture with the outline of its mask, from disk or made now.
 
     Raises:
@@ -58,8 +59,10 @@ def outlined(settings: Settings, digest: str, mask_digest: str) -> bytes:
     key = sha256(f"{digest} {mask_digest}".encode()).hexdigest()
     found = kept.get(key)
     if found is None:
-        mask = decode_mask(BlobStore(settings.blobs_folder).get(mask_digest), "mask")
-        small = np.asarray(Image.open(io.BytesIO(thumbnail(settings, digest, "picture"))).convert("RGB"))
+        mask = decode_mask(blobs.get(mask_digest), "mask")
+        small = np.asarray(
+            Image.open(io.BytesIO(thumbnail(settings, blobs, digest, "picture"))).convert("RGB")
+        )
         fitted = display.shrunk_mask(mask, *small.shape[:2])
         found = shrunk(heatmap.outline(small, fitted, OUTLINE))
         kept.put(key, found)
@@ -131,6 +134,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
 class _Route:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._blobs = open_blobs(settings)
         self._secret = tickets.secret(settings.home)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")
 
@@ -146,5 +150,5 @@ class _Route:
     def _drawn(self, name: str) -> bytes:
         digest, _, mask_digest = name.partition("-")
         if mask_digest:
-            return outlined(self._settings, digest, mask_digest)
-        return thumbnail(self._settings, digest, "picture")
+            return outlined(self._settings, self._blobs, digest, mask_digest)
+        return thumbnail(self._settings, self._blobs, digest, "picture")

@@ -24,6 +24,10 @@ class BlobMissing(StorageError):
     """No file is stored under this digest."""
 
 
+class BlobsUnavailable(StorageError):
+    """The place of pictures and masks is out of reach, or refuses; the same call may succeed later."""
+
+
 class UnknownLayout(StorageError):
     """A folder is arranged in no way that is understood, or not as the published set that it should be."""
 

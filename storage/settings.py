@@ -6,10 +6,12 @@ Every other part of the program gets a `Settings` passed in; none reads the envi
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -19,6 +21,8 @@ from storage.errors import SettingsError
 PREFIX = "SIMPLENET_"
 DEFAULT_HOME = Path("~/.simplenet")
 FILE_NAME = "settings.toml"
+BUCKET_SCHEME = "s3://"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
 
 
 def _sqlite_in_home(file_name: str) -> Any:
@@ -50,6 +54,11 @@ class Settings(BaseSettings):
     mlflow_database_url: str = _sqlite_in_home("mlflow.db")
     # Where MLflow's clients write: its database itself on one machine, http://… where several share a server.
     tracking_uri: str = Field(default_factory=lambda data: data["mlflow_database_url"], repr=False)
+
+    # Where pictures and masks lie: empty is the home's folder `blobs`. Several machines share a folder
+    # (/mnt/parts/blobs or file:///mnt/parts/blobs) or a bucket (s3://bucket/prefix), with its credentials elsewhere.
+    blobs_url: str = Field(default="", repr=False)  # not shown: a refused one may hold a key
+    blobs_cache_gb: float = Field(default=20.0, gt=0)  # for copies of pictures from a bucket on this machine
 
     host: str = Field(default="127.0.0.1", min_length=1)  # the address that the servers listen on
     dashboard_port: int = Field(default=8501, ge=1, le=65535)
@@ -123,6 +132,11 @@ class Settings(BaseSettings):
         scheme, separator, rest = value.partition("://")
         return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else value
 
+    @field_validator("blobs_url")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        return blobs_place(value)
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
@@ -151,8 +165,15 @@ class Settings(BaseSettings):
 
     @property
     def blobs_folder(self) -> Path:
-        """Files of images and masks, by digest."""
-        return self.home / "blobs"
+        """Files of images and masks on this machine, by digest: all, or copies of those in a bucket."""
+        if self.blobs_in_bucket:
+            return self.home / "fetched"
+        return Path(self.blobs_url) if self.blobs_url else self.home / "blobs"
+
+    @property
+    def blobs_in_bucket(self) -> bool:
+        """Whether images and masks lie in a bucket, and not in a folder."""
+        return self.blobs_url.startswith(BUCKET_SCHEME)
 
     @property
     def features_folder(self) -> Path:
@@ -206,10 +227,11 @@ class Settings(BaseSettings):
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All folders that an installation needs."""
+        """All folders that an installation makes; one that machines share is made by a person, once."""
+        shared = bool(self.blobs_url) and not self.blobs_in_bucket
         return (
             self.home,
-            self.blobs_folder,
+            *(() if shared else (self.blobs_folder,)),
             self.features_folder,
             self.artifacts_folder,
             self.checkpoints_folder,
@@ -248,6 +270,32 @@ def reachable(host: str) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
+
+
+def blobs_place(value: str) -> str:
+    """Where blobs lie as it is kept: empty, the path of a folder, or a bucket's address without a slash at the end.
+
+    Raises:
+        ValueError: it is none of these; an address that carries credentials is not repeated.
+    """
+    value = value.strip()
+    if "://" not in value:
+        return str(Path(value).expanduser().absolute()) if value else ""
+    parts = urlsplit(value)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
+        return str(Path(unquote(parts.path)))
+    if "@" in value or parts.query or parts.fragment:
+        raise ValueError(
+            "an address of a bucket holds no user, key or option; credentials come from the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or a profile. Write s3://bucket/prefix"
+        )
+    place = value.removeprefix(BUCKET_SCHEME).rstrip("/")
+    if parts.scheme != "s3" or not _BUCKET.fullmatch(place) or ".." in place:
+        raise ValueError(
+            f"{value!r} is no place for pictures, which lie in a folder (/mnt/parts/blobs, file:///mnt/parts/blobs) "
+            "or in a bucket (s3://bucket/prefix; small letters, digits, dots and hyphens)"
+        )
+    return f"{BUCKET_SCHEME}{place}"
 
 
 def settings_file(home: Path | str | None = None) -> Path:
@@ -311,5 +359,7 @@ def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
             origin = f"Environment variable {PREFIX}{key.upper()}"
         else:
             origin = f"Setting {key!r} in {settings_file(given.get('home'))}"
-        sentences.append(f"{origin} is {broken['input']!r}: {reason}. Correct it or leave it out.")
+        # What is not part of repr may carry a password.
+        shown = f"{broken['input']!r}" if Settings.model_fields[key].repr else "not allowed"
+        sentences.append(f"{origin} is {shown}: {reason}. Correct it or leave it out.")
     return " ".join(sentences)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from storage.atomic_files import temporary_beside
-from storage.blobs import BlobStore
+from storage.blobs import FolderBlobs
 
 _END_OF_JPEG = b"\xff\xd9"
 
@@ -13,7 +13,7 @@ class Thumbnails:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files = BlobStore(folder)  # the same rule: no digest leads out of the folder
+        self._files = FolderBlobs(folder)  # the same rule: no digest leads out of the folder
 
     def path(self, digest: str) -> Path:
         """Where the copy of a picture lies or would lie.

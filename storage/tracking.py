@@ -214,6 +214,21 @@ class Tracking:
             metrics=dict(run.data.metrics),
         )
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether MLflow holds a run of this id."""
+        try:
+            self.run(run_id)
+        except RunNotFound:
+            return False
+        return True
+
+    def folder_out_of_reach(self, run_id: str) -> Path | None:
+        """The folder with a run's files where it is one that this machine doesn't have; None where they can be read."""
+        with _refusals("read run", run_id):
+            root = urlparse(str(self.client.get_run(run_id).info.artifact_uri))
+        folder = Path(url2pathname(root.path))
+        return folder if root.scheme in ("", "file") and not folder.is_dir() else None
+
     def tagged_runs(
         self, dataset_name: str, tags: Mapping[str, str], *, status: str | None = None
     ) -> list[str]:

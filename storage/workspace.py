@@ -8,7 +8,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session as Session  # for those who pass one on
 
 from storage import database
-from storage.blobs import BlobStore
+from storage.blobs import BlobStore, FolderBlobs
+from storage.bucket import BucketBlobs
 from storage.errors import SettingsError
 from storage.feature_cache import FeatureCache
 from storage.settings import PREFIX, Settings
@@ -55,6 +56,11 @@ def open_workspace(settings: Settings | None = None) -> Workspace:
                 f"Folder {folder} can't be made: {error.strerror}. "
                 f"Set {PREFIX}HOME to a folder that you may write to."
             ) from error
+    if not settings.blobs_folder.is_dir():
+        raise SettingsError(
+            f"Folder {settings.blobs_folder}, which {PREFIX}BLOBS_URL names for pictures, is not there. Mount the disk "
+            "that it lies on; where it is new, make it once."
+        )
     engine = database.create_database(settings.database_url)
     try:
         database.migrate(engine)
@@ -69,8 +75,21 @@ def attach(settings: Settings, engine: Engine) -> Workspace:
     return Workspace(
         settings=settings,
         engine=engine,
-        blobs=BlobStore(settings.blobs_folder),
+        blobs=open_blobs(settings),
         features=FeatureCache(settings.features_folder),
         thumbnails=Thumbnails(settings.thumbnails_folder),
         maps_folder=settings.maps_folder,
     )
+
+
+def open_blobs(settings: Settings) -> BlobStore:
+    """The place of pictures and masks that the settings name; nothing is connected to yet.
+
+    Raises:
+        SettingsError: what speaks to it is not installed.
+    """
+    if settings.blobs_in_bucket:
+        return BucketBlobs(
+            settings.blobs_url, settings.blobs_folder, limit_bytes=settings.blobs_cache_gb * 1e9
+        )
+    return FolderBlobs(settings.blobs_folder)

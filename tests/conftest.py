@@ -14,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.s3 import EmulatedS3, running_s3
+
 if TYPE_CHECKING:
     from storage.settings import Settings
     from storage.workspace import Workspace
@@ -98,6 +100,18 @@ def made_databases(tmp_path_factory: pytest.TempPathFactory) -> "Callable[[Setti
                     old.backup(new)
 
     return put
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[EmulatedS3]":
+    """An emulated S3 of this test's own with the bucket `parts`, which this process and those it starts speak to."""
+    with running_s3(tmp_path / "s3.log") as server:
+        for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+            monkeypatch.delenv(name)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.make_bucket("parts")
+        yield server
 
 
 class FolderFactory:

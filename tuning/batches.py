@@ -25,7 +25,7 @@ from engine.scoring import Detector
 from storage import datasets, models, reviews, staging
 from storage.archives import is_archive, unpack
 from storage.atomic_files import temporary_beside, write_file
-from storage.blobs import BlobStore
+from storage.blobs import FolderBlobs
 from storage.errors import DiskFull
 from storage.listing import SourceFile
 from storage.records import Label, Model, Review, Role, Skipped, now
@@ -187,9 +187,9 @@ def within(workspace: Workspace, batch: Batch) -> Workspace:
     )
 
 
-def pictures(batch: Batch) -> BlobStore:
+def pictures(batch: Batch) -> FolderBlobs:
     """The bytes of a batch's scored pictures."""
-    return BlobStore(batch.folder / "pictures")
+    return FolderBlobs(batch.folder / "pictures")
 
 
 def score(workspace: Workspace, batch: Batch, progress: Progress) -> Any:

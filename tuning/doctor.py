@@ -56,13 +56,14 @@ def examine(
         skipped = get_ingest(session, version.id).skipped
         remarks = dataset_remarks(session, version.dataset_name)
         measures = version_measures(session, version.id)
-    missing = [image for image in images if not workspace.blobs.has(image.digest)]
+    stored = workspace.blobs.sizes(image.digest for image in images)
+    missing = [image for image in images if image.digest not in stored]
     gone = {image.pixel_digest for image in missing}
     here = [image for image in images if image.pixel_digest not in gone]
     measures = _completed(workspace, here, measures, progress)
     measured = [image for image in here if image.pixel_digest in measures]
     findings = [
-        *_missing(missing),
+        *_missing(missing, workspace.blobs.where),
         *_left_out([(one.name, one.reason) for one in skipped]),
         *_copies(measured, measures, progress),
         *_light(measured, measures),
@@ -121,14 +122,14 @@ def _completed(
     return {**known, **new}
 
 
-def _missing(images: Sequence[ImageRecord]) -> list[Finding]:
+def _missing(images: Sequence[ImageRecord], place: str) -> list[Finding]:
     return about(
         images,
         kind="missing",
         severity="serious",
         title="pictures whose file is gone",
         why="Studies of this version will fail, and no heatmap can be drawn.",
-        remedy="Restore the folder 'blobs' from a backup, or add the same pictures again.",
+        remedy=f"Restore {place} from a backup, or add the same pictures again.",
     )
 
 

@@ -145,6 +145,10 @@ class NotAllowed(TuningError):
     """A page asks for something that only the command line may do, or that a setting must allow first."""
 
 
+class NotJoined(TuningError):
+    """A worker was given the database of an installation, and not the rest of what its machines share."""
+
+
 class ServingRefused(TuningError):
     """The model server may not start as the settings want it: open to other machines, and no key to ask for."""
 

@@ -150,7 +150,7 @@ def _check_space(blobs: BlobStore, images: Sequence[ImageRecord], out: Path, res
     digests = [
         digest for image in images for digest in (image.digest, image.mask_digest) if digest is not None
     ]
-    needed = sum(blobs.size(digest) + ENTRY_BYTES for digest in digests)
+    needed = sum(blobs.sizes(digests).values()) + ENTRY_BYTES * len(digests)
     free = shutil.disk_usage(out.parent).free
     if needed + reserve_bytes > free:
         reserve = f", {size_text(reserve_bytes)} of which stay in reserve" if reserve_bytes else ""

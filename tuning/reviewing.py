@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
@@ -9,11 +11,13 @@ from numpy.typing import NDArray
 
 from engine.masks import Mask, encode_mask
 from storage import datasets, edits, reviews
+from storage.atomic_files import TEMPORARY_PREFIX
 from storage.blobs import BlobStore
 from storage.entries import Entry, Layout
 from storage.errors import BadEdit
 from storage.listing import SourceFile
 from storage.records import Edit, Label, Model, Review, Study, now
+from storage.room import told_when_full
 from storage.studies import get_study
 from storage.workspace import Workspace
 from tuning import corrections
@@ -228,32 +232,23 @@ def add_marked(
     """
     with workspace.session() as session:
         said = reviews.list_reviews(session, name)
-    entries = []
-    for picture in pictures:
-        review = said.get(picture.pixel_digest)
-        if review is None or review.version_id is not None or review.after is None:
-            continue
-        mask = review.after.mask_digest
-        entries.append(
-            Entry(
-                path=store.path(picture.digest),
-                name=picture.name,
-                split=None,
-                label=review.label,
-                defect_type=review.after.defect_type,
-                masks=(SourceFile(path=workspace.blobs.path(mask), name=f"mask of {picture.name}"),)
-                if mask
-                else (),
-                group="marked",
+    with (
+        told_when_full(workspace.settings.home),
+        TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=workspace.settings.staging_folder) as folder,
+    ):
+        entries = [
+            entry
+            for picture in pictures
+            if (entry := _entry(workspace, picture, store, said.get(picture.pixel_digest), Path(folder)))
+            is not None
+        ]
+        if not entries:
+            raise BadEdit(
+                f"None of the {len(pictures)} pictures is marked. Mark some as fine or as a defect, then add "
+                "them."
             )
-        )
-    if not entries:
-        raise BadEdit(
-            f"None of the {len(pictures)} pictures is marked. Mark some as fine or as a defect, then add "
-            "them."
-        )
-    layout = Layout(kind="folders", name=name, entries=tuple(entries), notes=())
-    report = ingest_layout(workspace, layout, name, source=source, add=True, who=who)
+        layout = Layout(kind="folders", name=name, entries=tuple(entries), notes=())
+        report = ingest_layout(workspace, layout, name, source=source, add=True, who=who)
     with workspace.session() as session:
         reviews.settle_reviews(
             session,
@@ -262,6 +257,33 @@ def add_marked(
             {picture.pixel_digest for picture in pictures},
         )
     return report
+
+
+def _entry(
+    workspace: Workspace, picture: ReviewedPicture, store: BlobStore, review: Review | None, folder: Path
+) -> Entry | None:
+    """A marked picture as it is taken in; None where nothing was said of it that no version holds yet."""
+    if review is None or review.version_id is not None or review.after is None:
+        return None
+    mask = review.after.mask_digest
+    return Entry(
+        path=_copy(store, picture.digest, folder),
+        name=picture.name,
+        split=None,
+        label=review.label,
+        defect_type=review.after.defect_type,
+        masks=(SourceFile(path=_copy(workspace.blobs, mask, folder), name=f"mask of {picture.name}"),)
+        if mask
+        else (),
+        group="marked",
+    )
+
+
+def _copy(store: BlobStore, digest: str, folder: Path) -> Path:
+    """A file of its own: the store may let its copy go before all are read."""
+    file = folder / digest
+    file.write_bytes(store.get(digest))
+    return file
 
 
 def _kept(workspace: Workspace, picture: ReviewedPicture, mask: Mask | None) -> str | None:

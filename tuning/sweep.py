@@ -21,7 +21,6 @@ LEFTOVERS = (
     "maps/**/.tmp-*",
     "demo-*",
     "export-*",
-    "blobs/*/.tmp-*",
     "thumbnails/*/.tmp-*",
     "jobs/*/.tmp-*",
     ".tmp-*",
@@ -47,8 +46,11 @@ def sweep(workspace: Workspace) -> None:
         logger.warning("MLflow's champions can not be compared with the record", exc_info=True)
     for prefix in ("doctor-", candidates.PREFIX, model_exports.PREFIX):
         jobs.sweep(workspace.settings, prefix, older_than=JOBS_KEPT)
-    for pattern in LEFTOVERS:
-        for path in workspace.settings.home.glob(pattern):
+    for folder, pattern in (
+        (workspace.blobs.folder, "*/.tmp-*"),
+        *((workspace.settings.home, pattern) for pattern in LEFTOVERS),
+    ):
+        for path in folder.glob(pattern):
             try:
                 if time.time() - path.stat().st_mtime < OLD_SECONDS:
                     continue

@@ -15,6 +15,7 @@ from engine.devices import resolve_device
 from engine.errors import EngineError
 from storage import slots, studies
 from storage.errors import (
+    BlobsUnavailable,
     DatabaseUnavailable,
     DiskFull,
     LeaseLost,
@@ -226,7 +227,7 @@ def _lead(worker: _Worker, study: Study) -> None:
                 worker, study, lambda session: studies.pause_for(session, **hold, reason=reason, now=now())
             )
             return
-        except (DatabaseUnavailable, TrackingError) as outage:
+        except (DatabaseUnavailable, TrackingError, BlobsUnavailable) as outage:
             logger.exception("out of reach", extra=extra)
             if study.attempt < MAX_ATTEMPTS:
                 _record(worker, study, lambda session: studies.release(session, **hold, now=now()))
@@ -261,7 +262,7 @@ def _help(worker: _Worker, study: Study) -> None:
                 help_study(workspace, lease, worker.child, worker.run)
         except (StudyCancelled, StudyPaused, LeaseLost, WorkerStopping) as end:
             logger.info("no more help: %s", end, extra=extra)
-        except (DatabaseUnavailable, TrackingError):
+        except (DatabaseUnavailable, TrackingError, BlobsUnavailable):
             logger.exception("out of reach", extra=extra)
         except Exception:
             logger.exception("this worker can't help with the study", extra=extra)

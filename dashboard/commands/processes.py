@@ -67,7 +67,7 @@ def up(
             opened = True
             typer.launch(str(status.address))
 
-    typer.echo(f"Home: {settings.home}. Ctrl-C stops everything.")
+    typer.echo(f"Home: {settings.home}, pictures: {workspace.blobs.where}. Ctrl-C stops everything.")
     supervisor.up(workspace, supervisor.installation(settings, demo=demo), stop=stop, on_change=show)
 
 
@@ -91,16 +91,29 @@ def worker(
         str | None,
         typer.Option(metavar="NAME", help="Where it runs, as pages show it. Default: this machine's name."),
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Where its pictures are: a shared folder, or s3://bucket/prefix with credentials in the environment.",
+        ),
+    ] = None,
 ) -> None:
     """Run a worker: it takes waiting studies and runs their trials. Ctrl-C ends it after its present step.
 
     On any machine that reaches the PostgreSQL databases, the MLflow server and the pictures it joins an installation.
     """
     from dashboard import logs
+    from tuning import joining
     from tuning.worker import run_worker, worker_name
 
-    workspace = reporting.open_workspace(_settings(database, optuna, tracking))
-    logs.configure(workspace.settings.log_level)
+    settings = _settings(database, optuna, tracking, blobs)
+    if database is not None:
+        joining.check_addresses(settings)
+    workspace = reporting.open_workspace(settings)
+    logs.configure(settings.log_level)
+    joining.check_joined(workspace)
+    reporting.say(f"Pictures: {workspace.blobs.where}")
     stop = _stop_on_signals()
     run_worker(workspace, worker_id=worker_name(place), stop=stop, place=place, study_id=study)
 
@@ -177,9 +190,11 @@ def version() -> None:
     typer.echo("\n".join(f"{name} {number}" for name, number in installed().items()))
 
 
-def _settings(database: str | None, optuna: str | None, tracking: str | None) -> "Settings":
+def _settings(
+    database: str | None, optuna: str | None, tracking: str | None, blobs: str | None = None
+) -> "Settings":
     """Those of the installation to join."""
-    given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking}
+    given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking, "blobs_url": blobs}
     return reporting.read_settings({name: url for name, url in given.items() if url is not None})
 
 

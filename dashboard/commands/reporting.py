@@ -81,7 +81,11 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def open_workspace(settings: "Settings | None" = None) -> "Workspace":
-    """The workspace of `--home`, `SIMPLENET_HOME` or `~/.simplenet`, or that of given settings."""
+    """The workspace of `--home`, `SIMPLENET_HOME` or `~/.simplenet`.
+
+    Args:
+        settings: those that the environment and the file give, where not given.
+    """
     from storage.workspace import open_workspace
 
     return open_workspace(settings)
@@ -95,7 +99,7 @@ def read_settings(given: "Mapping[str, Any] | None" = None) -> "Settings":
     """
     from storage.settings import Settings
 
-    return Settings(**given or {})
+    return Settings(**(given or {}))
 
 
 def say(message: str) -> None:

@@ -13,6 +13,7 @@ from dashboard.sections import keys
 from dashboard.session import workspace
 from dashboard.versions import installed
 from storage import studies
+from storage.places import places
 from storage.records import StudyState, Worker, now
 from tuning import queries, supervisor
 
@@ -32,8 +33,8 @@ def show() -> None:
     with right:
         st.subheader("Versions")
         look.facts(list(installed().items()))
-        settings = workspace().settings
-        st.caption(wording.plain(f"Home: {settings.home}; logs: {settings.logs_folder}"))
+        st.subheader("Places")
+        look.facts(list(places(workspace().settings).items()))
 
 
 @incidents.guarded

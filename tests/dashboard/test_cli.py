@@ -712,3 +712,30 @@ def test_serve_refuses_to_start_open_without_a_key(
     refused = simplenet("serve")
     assert refused.exit_code == 1
     assert "there is no API key. Make one with `simplenet keys add NAME`" in refused.stderr
+
+
+def test_storage_tells_places_and_copies_pictures_to_a_shared_one(
+    simplenet: Simplenet, home: Path, tmp_path: Path, make_folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "No dataset yet" in simplenet("storage").stdout
+    simplenet("ingest", make_folder(), "--name", "parts")
+    told = simplenet("storage")
+    assert f"{home}/blobs" in told.stdout
+    assert "4 of 4 pictures that were looked for are there." in told.stdout
+    share = tmp_path / "share"
+    monkeypatch.setenv("SIMPLENET_BLOBS_URL", str(share))
+    assert "Mount the disk" in _refused(simplenet("storage"))
+    share.mkdir()
+    empty = simplenet("storage", "--json")
+    assert empty.exit_code == ExitCode.ERROR
+    assert json.loads(empty.stdout)["found"] == 0
+    copied = simplenet("storage", "--copy-pictures-from", home / "blobs")
+    assert copied.exit_code == 0, copied.output
+    assert "32 files copied, 0 were there already." in copied.stderr
+    assert f"Pictures and masks  {share}" in copied.stdout
+    assert "is no place for pictures" in _refused(simplenet("storage", "--copy-pictures-from", "gs://parts"))
+
+
+def test_worker_joins_by_addresses_that_can_be_shared_only(simplenet: Simplenet, home: Path) -> None:
+    said = _refused(simplenet("worker", "--database", f"sqlite:///{home}/app.db"))
+    assert "--database postgresql://USER@HOST/NAME" in said

@@ -2,16 +2,18 @@
 
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from dashboard import downloads
-from storage.blobs import BlobStore
+from dashboard import downloads, thumbnails
 from storage.settings import Settings
+from storage.workspace import open_blobs
 from tests.dashboard.upload_client import Client, serving
+from tests.s3 import EmulatedS3
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_original_comes_byte_for_byte_as_the_picture_that_it_is(
 ) -> None:
     out = io.BytesIO()
     Image.new("RGB", (40, 30), (9, 9, 9)).save(out, kind)
-    digest = BlobStore(settings.blobs_folder).put(out.getvalue())
+    digest = open_blobs(settings).put(out.getvalue())
     answer = client("GET", downloads.original_address(settings, digest))
     assert (answer.status, answer.headers["content-type"], answer.body) == (200, told, out.getvalue())
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -79,3 +81,25 @@ def test_files_are_given_to_our_pages_alone(client: Client, settings: Settings) 
     assert (unfinished.status, "is not there any more" in unfinished.json["error"]) == (404, True)
     for outside in (Path("..%2fsecret.zip"), Path("..")):
         assert client("GET", downloads.archive_address(settings, outside)).status in (401, 404)
+
+
+def test_pictures_in_a_bucket_are_shown_and_saved_and_an_absent_bucket_is_told(
+    s3: EmulatedS3, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path / "home", blobs_url="s3://parts/line-3")
+    settings.home.mkdir()
+    out = io.BytesIO()
+    Image.new("RGB", (400, 300), (9, 9, 9)).save(out, "PNG")
+    digest = open_blobs(Settings(home=tmp_path / "other", blobs_url="s3://parts/line-3")).put(out.getvalue())
+    with serving(settings) as client:
+        client.headers.clear()
+        answer = client("GET", downloads.original_address(settings, digest))
+        assert (answer.status, answer.body) == (200, out.getvalue())
+        assert client("GET", thumbnails.address(settings, digest)).status == 200
+        shutil.rmtree(settings.blobs_folder)
+        s3.stop()
+        away = client("GET", downloads.original_address(settings, digest))
+        assert away.status == 503
+        assert "s3://parts/line-3" in away.json["error"]
+        # What was drawn once needs no bucket.
+        assert client("GET", thumbnails.address(settings, digest)).status == 200

@@ -388,6 +388,7 @@ def test_system_page_lists_queue_disk_and_versions(page: Page, waiting: Workspac
     shown = _html(app)
     assert "Pictures and masks" in shown
     assert "mlflow" in shown
+    assert str(waiting.blobs.where) in shown
     assert any("morning study" in caption.value for caption in app.caption)
     assert "No worker is running" in app.warning[0].value
 

@@ -23,9 +23,9 @@ from dashboard.components import uploader
 from dashboard.server import streamlit_options
 from engine.masks import encode_mask
 from storage import staging
-from storage.blobs import BlobStore
 from storage.settings import Settings
 from storage.thumbnails import Thumbnails
+from storage.workspace import open_blobs
 from tests.dashboard.upload_client import Client, Server, head_of_patch, serving, until
 from tuning import arrivals
 
@@ -420,10 +420,10 @@ def test_thumbnail_that_a_power_cut_left_empty_or_cut_off_is_made_again(
     settings: Settings, left: int
 ) -> None:
     digest = _store_picture(settings)
-    whole = thumbnails.thumbnail(settings, digest, "a.png")
+    whole = thumbnails.thumbnail(settings, open_blobs(settings), digest, "a.png")
     file = Thumbnails(settings.thumbnails_folder).path(digest)
     file.write_bytes(whole[:left])
-    assert thumbnails.thumbnail(settings, digest, "a.png") == whole == file.read_bytes()
+    assert thumbnails.thumbnail(settings, open_blobs(settings), digest, "a.png") == whole == file.read_bytes()
 
 
 def test_thumbnail_shows_the_outline_of_a_mask_outside_the_defect(client: Client, settings: Settings) -> None:
@@ -431,7 +431,7 @@ def test_thumbnail_shows_the_outline_of_a_mask_outside_the_defect(client: Client
     plain = Image.open(io.BytesIO(client("GET", thumbnails.address(settings, digest)).body))
     mask = np.zeros((plain.height * 2, plain.width * 2), bool)
     mask[40:80, 40:80] = True
-    address = thumbnails.address(settings, digest, BlobStore(settings.blobs_folder).put(encode_mask(mask)))
+    address = thumbnails.address(settings, digest, open_blobs(settings).put(encode_mask(mask)))
     for _ in range(2):  # made, then read
         drawn = np.asarray(Image.open(io.BytesIO(client("GET", address).body)).convert("RGB"), np.int16)
         off = np.abs(drawn - np.asarray(plain.convert("RGB"), np.int16)).max(axis=-1)
@@ -517,7 +517,7 @@ def _send_in_part(client: Client, upload: str, offset: int, body: bytes, sent: i
 def _store_picture(settings: Settings) -> str:
     out = io.BytesIO()
     Image.new("RGB", (600, 300), (200, 30, 30)).save(out, "PNG")
-    return BlobStore(settings.blobs_folder).put(out.getvalue())
+    return open_blobs(settings).put(out.getvalue())
 
 
 def test_disk_that_becomes_full_within_a_body_is_told_and_the_upload_goes_on(

@@ -196,3 +196,45 @@ def test_environment_gives_another_process_what_was_set_and_nothing_else(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert Settings() == given
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("", ""),
+        ("/mnt/parts/blobs/", "/mnt/parts/blobs"),
+        ("file:///mnt/parts/my%20blobs", "/mnt/parts/my blobs"),
+        ("s3://parts", "s3://parts"),
+        ("s3://parts.line-3/a/b_c/", "s3://parts.line-3/a/b_c"),
+    ],
+)
+def test_place_of_pictures_is_a_folder_or_a_bucket(given: str, kept: str) -> None:
+    settings = Settings(blobs_url=given)
+    assert settings.blobs_url == kept
+    assert settings.blobs_in_bucket == kept.startswith("s3:")
+    if not kept:
+        assert settings.blobs_folder == settings.home / "blobs"
+    elif not settings.blobs_in_bucket:
+        assert settings.blobs_folder == Path(kept)
+        assert settings.blobs_folder not in settings.folders, "a share that is not mounted must not be made"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["gs://parts", "s3://", "s3://Parts", "s3://parts//a", "s3://parts/../a", "file://host/a", "file:///"],
+)
+def test_other_places_of_pictures_are_refused_by_name(given: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{given}' is no place.*s3://bucket/prefix"):
+        Settings(blobs_url=given)
+
+
+@pytest.mark.parametrize(
+    "given", ["s3://KEY:hidden@parts", "s3://parts?secret=hidden", "s3://parts/a#hidden"]
+)
+def test_address_with_credentials_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("SIMPLENET_BLOBS_URL", given)
+    with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID") as told:
+        Settings()
+    assert "hidden" not in str(told.value)

@@ -57,3 +57,19 @@ def test_several_processes_may_open_a_new_installation_at_once(
         process.stdin.write("go\n")
         process.stdin.flush()
     assert [process.wait(timeout=60) for process in processes] == [0] * len(processes)
+
+
+def test_shared_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    settings = Settings(home=tmp_path / "home", blobs_url=str(share))
+    with pytest.raises(SettingsError, match=rf"{share}.*Mount the disk"):
+        open_workspace(settings)
+    assert not share.exists()
+    share.mkdir()
+    workspace = open_workspace(settings)
+    key = workspace.blobs.put(b"picture")
+    workspace.close()
+    other = open_workspace(Settings(home=tmp_path / "other", blobs_url=share.as_uri()))
+    assert other.blobs.get(key) == b"picture"
+    assert not (tmp_path / "home" / "blobs").exists()
+    other.close()

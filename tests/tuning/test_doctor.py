@@ -95,6 +95,7 @@ def test_lost_file_is_serious_and_the_others_are_still_examined(workspace, make_
     workspace.blobs.path(lost.digest).unlink()
     found = {finding.kind: finding for finding in examine(workspace, version)}
     assert (found["missing"].severity, found["missing"].count) == ("serious", 1)
+    assert f"Restore {workspace.settings.home}/blobs from a backup" in found["missing"].remedy
 
 
 def test_findings_are_kept_and_read_back(workspace, make_folder) -> None:

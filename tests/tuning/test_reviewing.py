@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.images import decode, pixel_digest
 from engine.masks import decode_mask
 from storage import datasets, edits, models, reviews
-from storage.blobs import BlobStore
+from storage.blobs import BlobStore, FolderBlobs
 from storage.errors import BadEdit
 from storage.records import DatasetVersion, Edit, ImageRecord, Label, Model, Role, StudyState, now
 from storage.workspace import Workspace, open_workspace
@@ -264,7 +264,7 @@ def _given(store: BlobStore, count: int) -> list[Given]:
 def test_marked_pictures_of_an_upload_are_added_with_labels_types_and_masks(
     workspace: Workspace, model: Model, tmp_path: Path
 ) -> None:
-    store = BlobStore(tmp_path / "given")  # not the datasets' own
+    store = FolderBlobs(tmp_path / "given")  # not the datasets' own
     kept = _given(store, 4)
     with pytest.raises(BadEdit, match="None of the 4 pictures is marked"):
         add_marked(workspace, "parts", kept, store=store, source="parts.zip", who="ada")

@@ -1,12 +1,7 @@
 """A study that reports to an MLflow server over HTTP, as where several machines share one."""
 
 import dataclasses
-import os
-import subprocess
 import threading
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -14,15 +9,13 @@ from engine.checkpoint import load_head
 from storage import datasets, models, studies
 from storage.records import Role, StudyState
 from storage.tracking import Tracking
+from tests.mlflow_server import running_mlflow
 from tuning import queries
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.predictor import score_images
 from tuning.run_files import RECIPE, WEIGHTS
-from tuning.supervisor import mlflow_command, mlflow_environment
 from tuning.worker import run_worker
-
-START_SECONDS = 90.0
 
 
 @pytest.fixture
@@ -30,32 +23,8 @@ def served_workspace(workspace, free_port):
     """The workspace with its own MLflow server, spoken to over HTTP only."""
     address = f"http://127.0.0.1:{free_port}"
     settings = workspace.settings.model_copy(update={"mlflow_port": free_port, "tracking_uri": address})
-    log = (settings.logs_folder / "mlflow.log").open("wb")
-    server = subprocess.Popen(
-        mlflow_command(settings),
-        env={**os.environ, **mlflow_environment(settings)},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(f"{address}/health"):
-            assert server.poll() is None, (settings.logs_folder / "mlflow.log").read_text()
-            assert time.monotonic() < deadline, "the MLflow server did not start"
-            time.sleep(0.2)
+    with running_mlflow(settings):
         yield dataclasses.replace(workspace, settings=settings)
-    finally:
-        server.terminate()
-        server.wait(20)
-        log.close()
-
-
-def answers(url):
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return response.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def test_study_registers_its_champion_through_the_server(served_workspace, make_folder, make_spec):
