@@ -46,6 +46,8 @@ _ANSWERED = (
     "tagged_runs",
     "read_dict",
     "artifact_folder",
+    "has_run",
+    "folder_out_of_reach",
     "log_folder",  # of files that may be gone later
     "log_model",
     "register",
