@@ -28,8 +28,10 @@ def free_port() -> int:
 @pytest.fixture
 def environment(tmp_path):
     """Environment of an empty installation with ports of its own."""
+    # MLflow tells the processes of whoever used it here where its databases were: those of an earlier test.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     return {
-        **os.environ,
+        **inherited,
         "SIMPLENET_HOME": str(tmp_path / "home"),
         "SIMPLENET_DEVICE": "cpu",
         "SIMPLENET_MLFLOW_PORT": str(free_port()),
