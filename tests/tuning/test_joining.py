@@ -53,6 +53,11 @@ def machine(shared_things, tmp_path):
     yield make
     for workspace in opened:
         workspace.close()
+    for url in {workspace.settings.optuna_url for workspace in opened}:
+        storage = open_storage(url)  # held for the whole process: its connections would end with the server
+        storage.remove_session()
+        storage.engine.dispose()
+    open_storage.cache_clear()
 
 
 @pytest.fixture
