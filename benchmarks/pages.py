@@ -367,11 +367,11 @@ STEPS = (
     Step(name="Studies, clicked", act=_link("Studies"), seen=_text("Open")),
     Step(
         name="one study",
-        act=lambda page: page.get_by_test_id("stMain").get_by_role("link", name="Open").click(),
+        act=lambda page: page.get_by_test_id("stMain").get_by_role("link", name="Open").first.click(),
         seen=_text("became model version 1"),
     ),
     Step(name="Heatmaps, clicked", act=_link("Heatmaps"), seen=_shown(".tile")),
-    Step(name="Models, clicked", act=_link("Models"), seen=_text("Use the champion")),
+    Step(name="Models, clicked", act=_link("Models"), seen=_text("Endpoint")),
     Step(name="System, clicked", act=_link("System"), seen=_text("Anomaly maps")),
     Step(name="Datasets, by its address", act=_to(f"/datasets?dataset={NAME}"), seen=_shown(".tile")),
     Step(
