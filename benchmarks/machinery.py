@@ -135,7 +135,13 @@ def sharing(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             try:
                 while len(live_workers(workspace)) < count:
                     time.sleep(0.2)
-                spec = StudySpec(trials=options.naps, epochs=options.epochs, sampler="random", **SPACE)
+                spec = StudySpec(
+                    trials=options.naps,
+                    epochs=options.epochs,
+                    sampler="random",
+                    knobs={"members": (1,)},
+                    **SPACE,
+                )
                 seconds[count] = span(finished(workspace, launch_study(workspace, DATASET, spec)))
             finally:
                 for worker in workers:
@@ -161,7 +167,7 @@ def nap(data: TrialData, config: SimpleNetConfig, *, on_epoch: Any, **keywords: 
         time.sleep(NAP_SECONDS)
         on_epoch(*about)
 
-    return run_trial(data, replace(config, steps_per_epoch=1, members=1), on_epoch=after, **keywords)
+    return run_trial(data, replace(config, steps_per_epoch=1), on_epoch=after, **keywords)
 
 
 def start_worker(settings: Settings) -> "subprocess.Popen[bytes]":

@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 from benchmarks import pages
 from benchmarks.measuring import RESULTS, machine, write_json
@@ -138,18 +138,35 @@ def steps(running: int, ended: int) -> tuple[Step, ...]:
         Step(
             name="an empty browser opens System", act=pages._to("/system"), seen=pages._text("Anomaly maps")
         ),
+        Step(name="Studies, clicked", act=pages._link("Studies"), seen=pages._studies),
+        Step(name="a running study, clicked", act=_open_listed(1), seen=_charts(2)),
+        Step(name="an ended study, clicked", before=_listed, act=_open_listed(0), seen=_charts(2)),
         Step(name="a running study, by its address", act=_open(running), seen=_charts(2)),
         Step(name="an ended study, by its address", act=_open(ended), seen=_charts(2)),
-        Step(name="unfolding What mattered", act=_unfold("What mattered"), seen=_charts(3)),
-        Step(name="unfolding Each setting", act=_unfold("Each setting"), seen=_charts(4)),
-        Step(name="unfolding All settings", act=_unfold("All settings"), seen=_charts(5)),
-        Step(name="unfolding Timeline", act=_unfold("Timeline"), seen=_charts(6)),
+        _unfolding("What mattered", charts=3),
+        _unfolding("Each setting", charts=4),
+        _unfolding("All settings", charts=5),
+        _unfolding("Timeline", charts=6),
         Step(
             name="the same with all of it open, by its address",
             act=lambda page: page.reload(),
             seen=_charts(6),
         ),
     )
+
+
+def _listed(page: Page) -> None:
+    page.get_by_role("link", name="All studies").click()
+    page.get_by_text("Open").nth(1).wait_for()
+
+
+def _open_listed(place: int) -> partial[object]:
+    """Click a study in the list, the newest of which is at place 0."""
+    return partial(_click_listed, place=place)
+
+
+def _click_listed(page: Page, place: int) -> None:
+    page.get_by_test_id("stMain").get_by_role("link", name="Open").nth(place).click()
 
 
 def _open(study: int) -> partial[object]:
@@ -160,12 +177,16 @@ def _go(page: Page, path: str) -> object:
     return page.goto(path)
 
 
-def _unfold(title: str) -> partial[object]:
-    return partial(_click, title=title)
+def _unfolding(title: str, *, charts: int) -> Step:
+    def summary(page: Page) -> Locator:
+        return page.get_by_test_id("stExpander").filter(has_text=title).locator("summary")
 
-
-def _click(page: Page, title: str) -> None:
-    page.get_by_test_id("stExpander").filter(has_text=title).locator("summary").click()
+    return Step(
+        name=f"unfolding {title}",
+        at=summary,
+        act=lambda page: summary(page).click(force=True),
+        seen=_charts(charts),
+    )
 
 
 def _charts(count: int) -> partial[object]:

@@ -13,7 +13,7 @@ def main() -> None:
         page_title="SimpleNet AutoML", page_icon=str(look.ICON_FILE), layout="wide", initial_sidebar_state=230
     )
     look.apply()
-    ahead.charts()
+    ahead.charts(at_once="study" in st.query_params)
     page = st.navigation(
         [
             st.Page(HOME, title="Home", icon=":material/home:", url_path="home", default=True),

@@ -178,6 +178,12 @@ _SHOWN: dict[Show, Callable[[ScoredPicture], bool]] = {
     Show.PASSED: lambda picture: picture.outcome is Outcome.ACCEPTED,
     Show.NEAR: lambda picture: abs(picture.distance) <= NEAR,
 }
+OF_LABELLED = (
+    Show.FALSE_REJECTS,
+    Show.ESCAPES,
+    Show.CAUGHT,
+    Show.PASSED,
+)  # nothing where no picture has a label
 OF_OUTCOME = {
     Outcome.ACCEPTED: Show.PASSED,
     Outcome.CAUGHT: Show.CAUGHT,

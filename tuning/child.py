@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, TypeAlias
@@ -62,14 +63,20 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    def prepare(self) -> None:
+        """Begin to load in the background what a process is forked from, so that the first one need not wait."""
+        _context()
+        forkserver.ensure_running()
+
     def start(self) -> int:
         """See to it that there is a process; answers how many there were, so that a new one can be told."""
         if self._process is None or not self._process.is_alive():
             self.kill()
             context = _context()
             ours, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, _levels()), daemon=True)
-            self._process.start()
+            process = context.Process(target=_serve, args=(theirs, _levels()), daemon=True)
+            process.start()
+            self._process = process
             theirs.close()  # so that the process's end is the end of the line
             self._connection = ours
             self._started += 1

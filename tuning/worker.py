@@ -107,6 +107,7 @@ def run_worker(
             place=place or socket.gethostname(),
         )
         _register(worker)
+        child.prepare()
         logger.info("worker started", extra={"worker": worker_id, "device": device})
         try:
             _serve(worker, study_id, once)

@@ -9,8 +9,12 @@ CHART_SCRIPT = "PlotlyChart.*.js"  # of Streamlit's: 4.7 MB, half a second of a 
 WAIT_MS = 1000  # what the page itself needs comes first
 
 
-def charts() -> None:
-    """Have the browser load them once, in an idle moment; takes no room in the page."""
+def charts(*, at_once: bool) -> None:
+    """Have the browser load them once; takes no room in the page.
+
+    Args:
+        at_once: this page will draw a chart itself; otherwise an idle moment is waited for.
+    """
     script = _chart_script()
     if script is None:  # a Streamlit that packs its scripts otherwise: a chart then loads them itself
         return
@@ -20,7 +24,7 @@ def charts() -> None:
             window.snChartsAhead = true;
             const main = document.querySelector('script[type="module"][src]');
             const load = () => import(new URL("{script}", main.src).href).catch(() => {{}});
-            if (main) setTimeout(() => requestIdleCallback(load), {WAIT_MS});
+            if (main) {"load()" if at_once else f"setTimeout(() => requestIdleCallback(load), {WAIT_MS})"};
           }}
         </script>""",
         unsafe_allow_javascript=True,

@@ -4,8 +4,9 @@ It fetches pictures and maps by address (`dashboard.maps`), the neighbours' ahea
 the page is told which picture was reached, and what was said of which.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ class Shot:
     seen: tuple[Seen, ...]  # by every lens
 
 
+@dataclass(frozen=True, kw_only=True)
+class Led:
+    """Where something that was said has led."""
+
+    to: str | None = None  # id of the picture that the page shows next; None: it stays
+    away: bool = False  # from where the viewer has gone by itself
+
+
+@dataclass(kw_only=True)
+class _Handled:
+    """What was said so far. Streamlit may begin a page's next run while a callback of the last one is still busy."""
+
+    number: int = 0  # of the last event
+    away: bool = False  # whether it led away
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 def viewer(
     shots: Sequence[Shot],
     lenses: Sequence[Lens],
@@ -67,9 +85,10 @@ def viewer(
     first: int,
     total: int,
     types: Sequence[str],
+    labelled: bool,
     marking: bool,
     on_pick: Callable[[str], None],
-    on_event: Callable[[Mapping[str, Any]], bool],
+    on_event: Callable[[Mapping[str, Any]], Led],
 ) -> None:
     """Draw the picture `current` and let people go through its neighbours.
 
@@ -79,10 +98,12 @@ def viewer(
         key: of the widget, unique on the page.
         first, total: place of the first shot in the whole list, from 1, and the list's length.
         types: defect types to choose from.
+        labelled: whether any picture of the list has a label; without, there is no ground truth to show.
         marking: whether pictures may be marked.
         on_pick: called with the id of the picture that was reached.
-        on_event: called once with each thing that was said: `kind` "mark" (with `id`, `label`, `type`, `shapes` and
-            `regions`) or "undo". It answers whether the page has moved to another picture for it.
+        on_event: called once with each thing that was said, in order: `kind` "mark" (with `id`, `label`, `type`,
+            `shapes`, `regions` and `next`) or "undo". It must not ask Streamlit for anything, which would end it half
+            done where the browser already wants something else. `on_pick` is called with where it leads.
     """
     mount = st.components.v2.component(
         "simplenet_viewer",
@@ -90,23 +111,32 @@ def viewer(
         css=(STATIC / "viewer.css").read_text(),
         js=(STATIC / "viewer.js").read_text(),
     )
-    handled: dict[str, Any] = st.session_state.setdefault(f"{key} handled", {"n": 0, "moved": False})
+    handled: _Handled = st.session_state.setdefault(f"{key} handled", _Handled())
 
     def picked() -> None:
         state = st.session_state.get(key)
-        if state is not None and state.get("picked") is not None:
-            on_pick(str(state["picked"]))
+        wanted = state.get("picked") if state is not None else None
+        # A wish that is older than what was said last would take back where that has led.
+        if isinstance(wanted, Mapping) and int(wanted.get("after", 0)) >= handled.number:
+            on_pick(str(wanted["id"]))
 
     def said() -> bool:
-        state, before = st.session_state.get(key), handled["n"]
-        for event in (state.get("events") if state is not None else None) or ():
-            # The list grows until it is acknowledged; what was handled before is in it again.
-            if isinstance(event, Mapping) and int(event.get("n", 0)) > handled["n"]:
-                handled["n"] = int(event["n"])
-                handled["moved"] = on_event(event)
-        return bool(handled["n"] > before)
+        state = st.session_state.get(key)
+        to = None
+        with handled.lock:
+            before = handled.number
+            for event in (state.get("events") if state is not None else None) or ():
+                # The list grows until it is acknowledged; what was handled before is in it again.
+                if isinstance(event, Mapping) and int(event.get("n", 0)) > handled.number:
+                    handled.number = int(event["n"])
+                    led = on_event(event)
+                    to, handled.away = led.to or to, led.away
+            told = handled.number > before
+        if to is not None:
+            on_pick(to)
+        return told
 
-    # Streamlit ends a callback where another wish of the browser overtakes it; what is left of the list is done here.
+    # Where another wish of the browser overtook a callback before it began, its list is done here.
     if said():
         st.rerun()
     mount(
@@ -119,9 +149,10 @@ def viewer(
             "first": first,
             "total": total,
             "types": list(types),
+            "labelled": labelled,
             "marking": marking,
-            "acknowledged": handled["n"],
-            "moved": handled["moved"],
+            "acknowledged": handled.number,
+            "moved": handled.away,
             "palettes": {name: heatmap.stops(name) for name in heatmap.PALETTES},
             "leap": heatmap.THRESHOLD_POSITION,
             "visible": heatmap.VISIBLE_FROM,

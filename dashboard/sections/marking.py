@@ -1,11 +1,13 @@
 """What people say of pictures while they look at heatmaps: taken down at once, undone, saved, and studied."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
 from dashboard import incidents
+from dashboard.components.viewer import Led
 from dashboard.scored import Picture, ScoredPicture
 from dashboard.sections import corrections
 from dashboard.session import WHO, workspace
@@ -21,12 +23,26 @@ from tuning import batches, reviewing
 from tuning.batches import Batch
 from tuning.errors import TuningError
 
-REFUSED = "mark refused"  # in the session: why, to be told by the page that is drawn next
-KEPT_CORRECTION = "correction kept"
+NOTES = "notes on marks"  # in the session
 UPLOAD_MB = 50
 
 
+@dataclass(kw_only=True)
+class Notes:
+    """What the page that is drawn next says of what the viewer told."""
+
+    refused: str | None = None  # why something was not done
+    kept: str | None = None  # why a correction stays though its mark was undone
+
+
+def notes() -> Notes:
+    """Those of this session."""
+    found: Notes = st.session_state.setdefault(NOTES, Notes())
+    return found
+
+
 def handle(
+    workspace: Workspace,
     name: str,
     model: Model,
     image: Picture | None,
@@ -34,7 +50,8 @@ def handle(
     *,
     batch: Batch | None,
     ids: Mapping[str, str],
-) -> bool:
+    notes: Notes,
+) -> Led:
     """Do what the viewer says: mark a picture, or undo.
 
     Args:
@@ -42,40 +59,36 @@ def handle(
         event: as `dashboard.components.viewer` gives it; it comes from a browser.
         batch: that the picture is of; None for one of the dataset.
         ids: of the pictures in the list, by pixel digest.
-    Returns:
-        Whether the page has moved to another picture.
+        notes: taken down here, to be told by `show`.
     """
     try:
         if event.get("kind") == "undo":
-            undone = reviewing.undo(workspace(), name)
-            if undone.kept:
-                st.session_state[KEPT_CORRECTION] = undone.kept
+            undone = reviewing.undo(workspace, name)
+            notes.kept = undone.kept or notes.kept
             back = ids.get(undone.review.pixel_digest)
-            if back is not None:
-                st.query_params["image"] = back
-            return back is not None
+            return Led(to=back, away=back is not None)
         if image is None:
-            st.session_state[REFUSED] = (
+            notes.refused = (
                 "The picture that was marked is not in the list any more. Choose it again and mark it."
             )
-            return False
+            return Led()
         label = Label(str(event.get("label")))
         reviewing.mark(
-            workspace(),
+            workspace,
             name,
             image,
             label,
             defect_type=str(event.get("type") or "") or None,
-            mask=_mask(batches.within(workspace(), batch) if batch else workspace(), model, image, event),
+            mask=_mask(batches.within(workspace, batch) if batch else workspace, model, image, event),
             model=model,
             uploaded=batch is not None,
             who=WHO,
         )
         if event.get("next") in ids.values():
-            st.query_params["image"] = str(event["next"])
+            return Led(to=str(event["next"]))
     except (StorageError, TuningError, EngineError, ValueError) as error:
-        st.session_state[REFUSED] = str(error)
-    return False
+        notes.refused = str(error)
+    return Led()
 
 
 def _mask(inside: Workspace, model: Model, image: Picture, event: Mapping[str, Any]) -> Mask | None:
@@ -107,10 +120,12 @@ def show(
         pictures: all that are looked at, whatever the filter shows.
         said: what people said of pictures, by pixel digest.
     """
-    if refusal := st.session_state.pop(REFUSED, None):
-        incidents.refused(refusal)
-    if kept := st.session_state.pop(KEPT_CORRECTION, None):
-        st.info(kept, icon=":material/info:")
+    told = notes()
+    if told.refused:
+        incidents.refused(told.refused)
+    if told.kept:
+        st.info(told.kept, icon=":material/info:")
+    told.refused = told.kept = None  # the same ones are written on from then on
     with st.expander("Upload a mask of its defect", icon=":material/upload_file:"):
         _upload(name, model, current.image, uploaded=batch is not None)
     if batch is not None:

@@ -34,7 +34,7 @@ def show(study: Study) -> None:
     st.fragment(_outcome, run_every=every)(study.id, study.dataset_name)
     waiting = trials.is_any_repeated()
     st.fragment(trials.show, run_every=1.0 if waiting else every)(study.id, waiting)
-    mattering.show(study, every=every)
+    st.fragment(mattering.show)(study, every=every)  # so that unfolding a section draws nothing else anew
 
 
 @incidents.guarded

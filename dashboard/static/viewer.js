@@ -5,6 +5,7 @@ const KEPT_PICTURES = 16; // decoded; 4 MB each at 1024 × 1024
 const KEPT_ANSWERS = 96; // levels, regions, outlines
 const AHEAD = [1, -1, 2, -2]; // neighbours that are fetched before anybody asks
 const PICK_MS = 250; // so long somebody must stay on a picture before the page follows
+const ELSEWHERE_MS = 2000; // and if they click elsewhere meanwhile: that may lead to another picture, and comes first
 const WAIT_MS = 120; // before it is said that something is waited for
 const TABLE = 4096; // entries of a colour table
 const SHADES = 1024; // of a palette; even, so that one begins at the leap
@@ -24,6 +25,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   return () => {
     if (viewer.root !== root) return;
     document.removeEventListener("keydown", viewer.keys, true);
+    document.removeEventListener("pointerdown", viewer.elsewhere, true);
     viewer.watch.disconnect();
     viewer.root = null;
   };
@@ -63,7 +65,10 @@ function follow(viewer) {
   const place = (id) => data.shots.findIndex((shot) => shot.id === id);
   let wanted = before?.id;
   const own = viewer.mine.delete(data.current); // the page only follows
-  if (!own && data.current !== viewer.server || acknowledged && data.moved) wanted = data.current;
+  if (!own && data.current !== viewer.server || acknowledged && data.moved) {
+    wanted = data.current;
+    ask(viewer, null, 0);
+  }
   viewer.server = data.current;
   viewer.index = Math.max(0, place(wanted) >= 0 ? place(wanted) : place(data.current));
   if (!Object.keys(data.palettes).includes(viewer.look.palette)) viewer.look.palette = Object.keys(data.palettes)[0];
@@ -79,17 +84,28 @@ function go(viewer, step) {
   if (index < 0 || index >= viewer.data.shots.length) return;
   viewer.index = index;
   show(viewer, true);
-  const { id } = viewer.shot;
-  clearTimeout(viewer.asking);
-  viewer.asking = setTimeout(() => {
-    viewer.mine.add(id);
-    viewer.setTriggerValue("picked", id);
-  }, PICK_MS);
+  ask(viewer, viewer.shot.id, PICK_MS);
 }
+
+// Has the page follow to a picture after a while, instead of to one that it was to follow to before; null: to none.
+function ask(viewer, id, wait) {
+  clearTimeout(viewer.asking);
+  viewer.asked = id;
+  if (id === null) return;
+  const after = told(viewer); // what is said later may lead to another picture, and is not to be overtaken
+  viewer.asking = setTimeout(() => {
+    viewer.asked = null;
+    viewer.mine.add(id);
+    viewer.setTriggerValue("picked", { id, after });
+  }, wait);
+}
+
+// The number of the last event that was told to the page.
+const told = (viewer) => Math.max(viewer.number, viewer.data.acknowledged);
 
 // Events wait in a list until the page has acknowledged them: two in a row must not become one.
 function tell(viewer, event) {
-  viewer.number = Math.max(viewer.number, viewer.data.acknowledged) + 1;
+  viewer.number = told(viewer) + 1;
   viewer.events = [...viewer.events, { n: viewer.number, ...event }]; // what is the same list as before is not sent
   viewer.setStateValue("events", viewer.events);
   return viewer.number;
@@ -338,11 +354,22 @@ function waiting(viewer, said, again) {
 
 // ------------------------------------------------------------------------------------------------ panels and their view
 
+// The kinds of panels that there is something to see in.
+function offered(viewer) {
+  return Object.keys(PANELS).filter((kind) => kind !== "truth" || viewer.data.labelled);
+}
+
+// Those of them that somebody has open; one is always.
+function opened(viewer) {
+  const kinds = offered(viewer);
+  const chosen = kinds.filter((kind) => viewer.look.panels.includes(kind));
+  return chosen.length ? chosen : [kinds[0]];
+}
+
 function panels(viewer) {
-  const { data, shot, look, root } = viewer;
+  const { data, shot, root } = viewer;
   const wanted = [];
-  for (const kind of Object.keys(PANELS)) {
-    if (!look.panels.includes(kind)) continue;
+  for (const kind of opened(viewer)) {
     if (kind === "picture" || kind === "truth") wanted.push({ kind, lens: 0, title: PANELS[kind] });
     else data.lenses.forEach((lens, number) => {
       const title = data.lenses.length > 1 ? `${PANELS[kind]} · ${lens.title}` : PANELS[kind];
@@ -671,6 +698,11 @@ function mount(viewer, root) {
   document.removeEventListener("keydown", viewer.keys, true);
   viewer.keys = (event) => pressed(viewer, event);
   document.addEventListener("keydown", viewer.keys, true);
+  document.removeEventListener("pointerdown", viewer.elsewhere, true);
+  viewer.elsewhere = (event) => {
+    if (viewer.asked !== null && !event.composedPath().includes(viewer.root)) ask(viewer, viewer.asked, ELSEWHERE_MS);
+  };
+  document.addEventListener("pointerdown", viewer.elsewhere, true);
   root.querySelectorAll(".step").forEach((button) => {
     button.onclick = () => go(viewer, Number(button.dataset.step));
   });
@@ -722,14 +754,14 @@ function controls(viewer) {
   root.querySelector(".contours").checked = look.contours;
   const palette = root.querySelector(".palette");
   palette.replaceChildren(...Object.keys(data.palettes).map((name) => new Option(name, name, false, name === look.palette)));
-  root.querySelector(".shown").replaceChildren(...Object.entries(PANELS).map(([kind, title]) => {
-    const button = text("button", "", title);
+  root.querySelector(".shown").replaceChildren(...offered(viewer).map((kind) => {
+    const button = text("button", "", PANELS[kind]);
     button.type = "button";
-    const on = look.panels.includes(kind);
+    const on = opened(viewer).includes(kind);
     button.setAttribute("aria-pressed", String(on));
     button.onclick = () => {
-      const rest = look.panels.filter((one) => one !== kind);
-      look.panels = on ? (rest.length ? rest : look.panels) : [...look.panels, kind];
+      if (on && opened(viewer).length === 1) return;
+      look.panels = on ? look.panels.filter((one) => one !== kind) : [...look.panels, kind];
       remember(viewer);
       controls(viewer);
       panels(viewer);

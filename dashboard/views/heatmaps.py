@@ -1,5 +1,6 @@
 """Heatmaps: pictures with what models see on them, browsed, judged and marked."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,7 +11,7 @@ import streamlit as st
 from dashboard import batch_links, cached, maps, scored, shots
 from dashboard.components import choosing, job_progress, look
 from dashboard.components.gallery import Tile, gallery
-from dashboard.components.viewer import viewer
+from dashboard.components.viewer import Led, viewer
 from dashboard.scored import Judge, Order, Picture, ScoredPicture, Show
 from dashboard.sections import marking, scoring, threshold
 from dashboard.sections.threshold import EVERY
@@ -24,12 +25,26 @@ from tuning.batches import Batch
 from tuning.scoring import ADDED
 
 PAGE_SIZE = 24
+CHOICE_SECONDS = 2.0  # so long a choice stands against the address
 AROUND = 30  # neighbours on either side that the viewer knows
 CHAMPION = "champion"
 MOST_BESIDE = 3  # models beside the first
 BATCHES_OFFERED = 3  # the newest; the page Score has all
 CLEARED = ("image", "at")  # what means nothing for another dataset
 RESET = {"defect": EVERY, "model": CHAMPION, "beside": [], "of": Role.TEST.value}
+
+
+@dataclass(kw_only=True)
+class _Choice:
+    """The picture that was chosen last. A browser that was quick has sent another address before it knew of it."""
+
+    image: str | None = None
+    at: float = 0.0  # seconds of the monotonic clock
+
+    def choose(self, image: str) -> None:
+        """Take a choice down, and write it into the address."""
+        self.image, self.at = image, time.monotonic()
+        st.query_params["image"] = image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,17 +328,27 @@ def _summary(shown: Shown, pictures: Sequence[ScoredPicture]) -> None:
 
 def _filtered(shown: Shown, pictures: Sequence[ScoredPicture]) -> list[ScoredPicture]:
     types = sorted({picture.image.defect_type for picture in pictures if picture.image.defect_type})
-    orders = [item.value for item in Order if item is not Order.DISAGREEMENT or shown.beside]
+    labelled = any(picture.image.label is not None for picture in pictures)
+    shows = [item.value for item in Show if labelled or item not in scored.OF_LABELLED]
+    orders = [
+        item.value
+        for item in Order
+        if (shown.beside or item is not Order.DISAGREEMENT) and (labelled or item is not Order.AGAINST_LABEL)
+    ]
+    _only("show", shows)
+    _only("sort", orders)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         show = st.segmented_control(
             "Show",
-            [item.value for item in Show],
+            shows,
             default=Show.ALL.value,
             key="show",
             bind="query-params",
             required=True,
         )
-        kind = st.selectbox("Defect type", [EVERY, *types], key="defect", bind="query-params", width=150)
+        kind = EVERY
+        if types:
+            kind = st.selectbox("Defect type", [EVERY, *types], key="defect", bind="query-params", width=150)
         order = st.selectbox(
             "Sort",
             orders,
@@ -343,13 +368,24 @@ def _filtered(shown: Shown, pictures: Sequence[ScoredPicture]) -> list[ScoredPic
     )
 
 
+def _only(key: str, options: Sequence[str]) -> None:
+    """Forget what was chosen where it is no longer offered: other pictures have other filters."""
+    if st.session_state.get(key, options[0]) not in options:
+        st.session_state[key] = options[0]
+
+
 def _current(listed: Sequence[ScoredPicture]) -> ScoredPicture:
+    known = {str(picture.image.id): picture for picture in listed}
+    choice = _choice()
     wanted = st.query_params.get("image")
-    return next((picture for picture in listed if str(picture.image.id) == wanted), listed[0])
+    if choice.image in known and choice.image != wanted and time.monotonic() - choice.at < CHOICE_SECONDS:
+        wanted = st.query_params["image"] = choice.image
+    return known.get(str(wanted), listed[0])
 
 
-def _choose(image_id: str) -> None:
-    st.query_params["image"] = image_id
+def _choice() -> _Choice:
+    found: _Choice = st.session_state.setdefault("chosen picture", _Choice())
+    return found
 
 
 def _grid(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture) -> None:
@@ -359,12 +395,12 @@ def _grid(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture)
     if pages > 1:
         turned = st.pagination(pages, default=page, key=f"page of {page} {len(listed)}", max_visible_pages=5)
         if turned != page:
-            _choose(str(listed[(turned - 1) * PAGE_SIZE].image.id))
+            _choice().choose(str(listed[(turned - 1) * PAGE_SIZE].image.id))
             st.rerun()
     gallery(
         [_tile(shown, picture) for picture in listed[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]],
         key="overlays",
-        on_pick=_choose,
+        on_pick=_choice().choose,
         selected=str(current.image.id),
         tile_width=80,
     )
@@ -395,9 +431,13 @@ def _large(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture
     by_id = {str(picture.image.id): picture.image for picture in window}
     ids = {picture.image.pixel_digest: str(picture.image.id) for picture in listed}
 
-    def on_event(event: Mapping[str, Any]) -> bool:
+    opened, notes = workspace(), marking.notes()
+
+    def on_event(event: Mapping[str, Any]) -> Led:
         image = by_id.get(str(event.get("id")))
-        return marking.handle(shown.name, shown.model, image, event, batch=shown.batch, ids=ids)
+        return marking.handle(
+            opened, shown.name, shown.model, image, event, batch=shown.batch, ids=ids, notes=notes
+        )
 
     viewer(
         [shots.shot(settings, picture, shown.models, said, batch=_id(shown)) for picture in window],
@@ -407,8 +447,9 @@ def _large(shown: Shown, listed: Sequence[ScoredPicture], current: ScoredPicture
         first=first + 1,
         total=len(listed),
         types=sorted({picture.image.defect_type for picture in listed if picture.image.defect_type}),
+        labelled=any(picture.image.label is not None for picture in listed),
         marking=True,
-        on_pick=_choose,
+        on_pick=_choice().choose,
         on_event=on_event,
     )
 

@@ -119,6 +119,22 @@ def test_keys_step_through_the_list_and_the_page_follows(page: Page) -> None:
     expect(page.locator(".place")).to_have_text("9 of 30")
 
 
+def test_click_on_a_tile_is_not_overtaken_by_the_step_before_it(page: Page) -> None:
+    _open(page)
+    for place in (2, 3):
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".place")).to_have_text(f"{place} of 30")
+    tile = page.get_by_role("option").nth(7)
+    tile.hover()
+    page.keyboard.press("ArrowRight")
+    tile.click()
+    expect(page.locator(".place")).to_have_text("8 of 30")
+    page.wait_for_timeout(3000)  # longer than a step waits for a click elsewhere
+    expect(page.locator(".place")).to_have_text("8 of 30")
+    page.reload()
+    expect(page.locator(".place")).to_have_text("8 of 30")
+
+
 def test_panels_zoom_together_and_a_double_click_shows_all_again(page: Page) -> None:
     _open(page)
     panels = ["original", "with its heatmap", "its anomaly map", "with its ground truth"]

@@ -1,5 +1,6 @@
 """Charts say what their data say."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from dashboard import theme
@@ -57,16 +58,24 @@ def test_history_of_no_trials_is_an_empty_chart() -> None:
 
 def test_best_curve_is_drawn_last_so_that_it_stands_in_front() -> None:
     figure = epoch_curves(TRIALS, "Image AUROC", highlighted=0)
-    assert [trace.name for trace in figure.data] == ["trial 2", "trial 3", "trial 1"]
+    assert [trace.name for trace in figure.data] == ["other trials", "pruned trials", "trial 1"]
     assert figure.data[-1].line.color == theme.PRIMARY
-    assert figure.data[0].line.dash == "dot"
+    assert [trace.line.dash for trace in figure.data] == ["solid", "dot", None]
+
+
+def test_curves_of_one_look_share_a_trace_and_are_not_joined() -> None:
+    others = epoch_curves([*TRIALS, replace(TRIALS[0], number=4)], "Image AUROC", highlighted=0).data[0]
+    assert list(others.x) == [1, 2, None, 1, 2, None]
+    assert not others.connectgaps
+    assert list(others.text) == ["trial 3, completed"] * 3 + ["trial 5, completed"] * 3
 
 
 def test_only_the_last_curves_are_drawn_and_the_best() -> None:
     many = [TrialPoint(number=number, state="completed", value=0.5, curve={1: 0.5}) for number in range(500)]
-    names = [trace.name for trace in epoch_curves(many, "F1", highlighted=3).data]
-    assert len(names) == CURVES + 1
-    assert (names[-2], names[-1]) == ("trial 500", "trial 4")
+    others, best = epoch_curves(many, "F1", highlighted=3).data
+    told = [text for text, x in zip(others.text, others.x, strict=True) if x is not None]
+    assert len(told) == CURVES
+    assert (told[-1], best.name) == ("trial 500, completed", "trial 4")
 
 
 def test_strip_of_many_pictures_is_drawn_by_webgl() -> None:

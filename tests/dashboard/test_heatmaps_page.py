@@ -15,7 +15,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import batch_links
+from dashboard.components.viewer import Led
 from dashboard.sections import marking
+from dashboard.sections.marking import Notes
 from storage import datasets, edits, models, operating_points, reviews
 from storage.records import Label, Model, Role, StudyState
 from storage.settings import Settings
@@ -284,28 +286,17 @@ def test_cell_of_the_matrix_shows_its_pictures(page: Page, studied_home: Path) -
     assert {shot["seen"][0]["wrong"] for shot in _viewer(app)["shots"]} == {"escape"}
 
 
-def _event(app_model: Model, image: Any, ids: dict[str, str] | None = None, **event: Any) -> bool:
+def _event(model: Model, image: Any, ids: dict[str, str] | None = None, **event: Any) -> tuple[Led, Notes]:
     """What the viewer would say, handled as the page handles it."""
-    return marking.handle("parts", app_model, image, {"n": 1, **event}, batch=None, ids=ids or {})
+    notes = Notes()
+    told = {"n": 1, **event}
+    workspace = open_workspace()
+    return marking.handle(
+        workspace, "parts", model, image, told, batch=None, ids=ids or {}, notes=notes
+    ), notes
 
 
-@pytest.fixture
-def bare_session(monkeypatch: pytest.MonkeyPatch, own_studied_home: Path) -> dict[str, Any]:
-    """Streamlit's session and address as plain dictionaries, for code that runs without a page."""
-    import streamlit as st
-
-    from dashboard import session
-
-    state: dict[str, Any] = {}
-    monkeypatch.setattr(st, "session_state", state)
-    monkeypatch.setattr(st, "query_params", state.setdefault("address", {}))
-    session.workspace.clear()
-    return state
-
-
-def test_marks_of_the_viewer_wait_as_corrections_and_are_undone(
-    page: Page, bare_session: dict[str, Any]
-) -> None:
+def test_marks_of_the_viewer_wait_as_corrections_and_are_undone(own_studied_home: Path) -> None:
     workspace = open_workspace()
     model = _champion(workspace)
     with workspace.session() as session:
@@ -317,15 +308,13 @@ def test_marks_of_the_viewer_wait_as_corrections_and_are_undone(
         review = reviews.list_reviews(session, "parts")[image.pixel_digest]
     assert (edit.label, edit.defect_type, review.model_id) == (Label.ANOMALOUS, "dent", model.id)
     assert edit.mask_digest is not None
-    assert _event(model, None, {image.pixel_digest: "77"}, kind="undo")
-    assert bare_session["address"] == {"image": "77"}
+    led, _ = _event(model, None, {image.pixel_digest: "77"}, kind="undo")
+    assert led == Led(to="77", away=True)
     with workspace.session() as session:
         assert edits.list_edits(session, "parts") == []
 
 
-def test_regions_of_the_heatmap_become_the_mask_with_one_click(
-    page: Page, bare_session: dict[str, Any]
-) -> None:
+def test_regions_of_the_heatmap_become_the_mask_with_one_click(own_studied_home: Path) -> None:
     from dashboard.scales import scale_of
     from engine.masks import decode_mask
     from tuning.predictor import map_of
@@ -357,20 +346,20 @@ def test_regions_of_the_heatmap_become_the_mask_with_one_click(
     ],
 )
 def test_what_the_viewer_should_not_say_is_refused_with_a_reason(
-    page: Page, bare_session: dict[str, Any], event: dict[str, Any], said: str
+    own_studied_home: Path, event: dict[str, Any], said: str
 ) -> None:
     workspace = open_workspace()
     model = _champion(workspace)
     with workspace.session() as session:
         image = datasets.list_images(session, model.dataset_version_id, role=Role.TEST)[0]
-    assert _event(model, image, **event) is False
-    assert said in bare_session[marking.REFUSED]
+    led, notes = _event(model, image, **event)
+    assert led == Led()
+    assert said in str(notes.refused)
 
 
-def test_picture_that_is_not_listed_any_more_is_not_marked(page: Page, bare_session: dict[str, Any]) -> None:
-    model = _champion(open_workspace())
-    assert _event(model, None, kind="mark", label="normal") is False
-    assert "not in the list any more" in bare_session[marking.REFUSED]
+def test_picture_that_is_not_listed_any_more_is_not_marked(own_studied_home: Path) -> None:
+    _, notes = _event(_champion(open_workspace()), None, kind="mark", label="normal")
+    assert "not in the list any more" in str(notes.refused)
 
 
 def test_waiting_marks_are_told_saved_and_studied_with_one_click(page: Page, own_studied_home: Path) -> None:
@@ -450,6 +439,23 @@ def test_batch_is_shown_with_the_scores_and_maps_that_it_came_with(
             # The key holds for this batch alone.
             assert client("GET", shot["screen"].replace(f"&batch={batch.id}", "")).status == 401
     assert {file: file.stat().st_mtime_ns for file in batch.folder.rglob("*.npz")} == maps
+
+
+@pytest.mark.parametrize("chosen", [{}, {"show": "escapes", "sort": "most against their label"}])
+def test_batch_offers_nothing_that_needs_labels(
+    page: Page, own_studied_home: Path, chosen: dict[str, str]
+) -> None:
+    batch = scored_batch(open_workspace(), noise(3))
+    app = _clean(page(VIEW, dataset="parts", **chosen))
+    assert {"escapes", "passed"} <= set(app.segmented_control(key="show").options)
+    app = _clean(app.segmented_control(key="of").set_value(batch_links.title(batch)).run())
+    assert not _viewer(app)["labelled"]
+    assert _viewer(app)["total"] == 3
+    assert app.segmented_control(key="show").options == ["all", "rejects", "accepts", "near the threshold"]
+    assert "most against their label" not in app.selectbox(key="sort").options
+    assert not [one for one in app.selectbox if one.key == "defect"]
+    app = _clean(page(VIEW, **_of_batch(batch), **chosen))  # by an address that asks for what is not offered
+    assert _viewer(app)["total"] == 3
 
 
 def test_batch_keeps_the_version_that_scored_it_whoever_is_champion(

@@ -20,6 +20,10 @@ def pid(tell):
     return os.getpid()
 
 
+def parent(tell):
+    return os.getppid()
+
+
 def count(to, tell):
     for number in range(to):
         tell(number)

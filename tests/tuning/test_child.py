@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import time
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 
 import pytest
 import torch
@@ -28,6 +30,23 @@ def run(child, task, *arguments, on_message=lambda _: True, check=lambda: None, 
 def test_task_is_answered_from_another_process_that_stays(child):
     first, second = run(child, chores.pid), run(child, chores.pid)
     assert first == second != os.getpid()
+
+
+def test_process_is_forked_from_the_server_that_was_prepared():
+    with Child() as made:
+        made.prepare()
+        server = forkserver._forkserver._forkserver_pid
+        made.start()
+        assert run(made, chores.parent) == server
+
+
+def test_process_that_could_not_be_started_is_none(monkeypatch):
+    def refuse(_):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(ForkServerContext.Process, "start", refuse)
+    with Child() as made, pytest.raises(OSError, match="no more processes"):
+        made.start()
 
 
 def test_messages_come_in_order_before_the_answer(child):
