@@ -51,6 +51,20 @@ RELABELLED, REMOVED, WAITING = 50, 20, 30  # pictures
 PAGE_MS = 120_000
 LOOK_SECONDS = 3.0  # at the first page of a window
 VISITS = ("first", "second")
+# All elements, in shadow roots too. What is waited for is looked at with every frame: Playwright's own waiting for an
+# element looks every 500 ms after a while, and would be what is measured.
+DEEP = """const within = (root) => [...root.querySelectorAll('*')].flatMap((element) =>
+    [element].concat(element.shadowRoot ? within(element.shadowRoot) : []));"""
+SHOWN = f"""(selector) => {{ {DEEP}
+  return within(document).some((one) => one.matches(selector) && one.checkVisibility());
+}}"""
+TEXT = f"""(text) => {{ {DEEP}
+  const own = (one) => [...one.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data).join(' ');
+  return within(document.querySelector('[data-testid=stMain]') ?? document.body).some((one) =>
+    own(one).toLowerCase().includes(text.toLowerCase()) && one.checkVisibility());
+}}"""
+STUDIES = """() => [...document.querySelectorAll('h1')].some((one) => one.textContent.trim() === 'Studies')
+  && [...document.querySelectorAll('[data-testid=stMain] a')].some((one) => one.textContent.trim() === 'Open')"""
 # The script has ended, nothing shown is left from the run before, and all pictures are there, in shadow roots too.
 SETTLED = """() => {
   const app = document.querySelector('[data-testid=stApp]');
@@ -330,11 +344,11 @@ def _changed(page: Page) -> None:
 
 
 def _text(text: str) -> Callable[[Page], object]:
-    return lambda page: page.get_by_text(text).first.wait_for()
+    return lambda page: page.wait_for_function(TEXT, arg=text)
 
 
 def _shown(selector: str) -> Callable[[Page], object]:
-    return lambda page: page.locator(selector).first.wait_for()
+    return lambda page: page.wait_for_function(SHOWN, arg=selector)
 
 
 def _datasets(page: Page) -> None:
@@ -344,8 +358,7 @@ def _datasets(page: Page) -> None:
 
 
 def _studies(page: Page) -> None:
-    page.get_by_role("heading", name="Studies", exact=True).wait_for()
-    page.get_by_test_id("stMain").get_by_role("link", name="Open").first.wait_for()
+    page.wait_for_function(STUDIES)
 
 
 STEPS = (

@@ -194,7 +194,6 @@ def _charts(count: int) -> partial[object]:
 
 
 def _drawn(page: Page, count: int) -> None:
-    page.locator(".js-plotly-plot .main-svg").nth(0).wait_for()
     page.wait_for_function(f"() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= {count}")
     page.wait_for_function(f"() => document.querySelectorAll('.js-plotly-plot').length >= {count}")
 
