@@ -4,8 +4,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard import wording
+from storage.records import OperatingPoint
 
+ROLES = ("test", "validation")
 ROWS = ("image_auroc", "average_precision", "f1", "pixel_auroc", "aupro")
+
+
+def at_point(figures: Mapping[str, Any], point: OperatingPoint) -> dict[str, Any]:
+    """A model's figures with those that hang on the threshold as they are at an operating point.
+
+    What nobody has counted there is None: the figures at another threshold would be wrong ones.
+    """
+    if point.threshold == figures["calibration"]["threshold"]:
+        return dict(figures)
+    return {
+        **figures,
+        **{role: _at(of, point.figures.get(role)) for role in ROLES if (of := figures.get(role))},
+    }
+
+
+def _at(figures: Mapping[str, Any], counts: Mapping[str, Any] | None) -> dict[str, Any]:
+    told = counts or {}
+    escapes = told.get("escapes_by_type", {})
+    return {
+        **figures,
+        "f1": _f1(told) if told else None,
+        "escapes": told.get("escapes"),
+        "false_rejects": told.get("false_rejects"),
+        "by_defect_type": {
+            kind: {**of_kind, "escapes": escapes.get(kind)}
+            for kind, of_kind in figures.get("by_defect_type", {}).items()
+        },
+    }
+
+
+def _f1(counts: Mapping[str, Any]) -> float:
+    caught = counts["anomalous"] - counts["escapes"]
+    wrong = counts["escapes"] + counts["false_rejects"]
+    return 2 * caught / (2 * caught + wrong) if caught or wrong else 0.0
 
 
 def interval(figures: Mapping[str, Any], key: str) -> tuple[float, float] | None:
@@ -46,7 +82,7 @@ def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows of (figure, on test, on validation) for the figures that exist."""
     rows = []
     for key in ROWS:
-        cells = [_cell(figures.get(role), key) for role in ("test", "validation")]
+        cells = [_cell(figures.get(role), key) for role in ROLES]
         if any(cell != "–" for cell in cells):
             rows.append((wording.figure_name(key), cells[0], cells[1]))
     return rows

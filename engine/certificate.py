@@ -12,6 +12,7 @@ from engine.exported import Scorer, processor
 from engine.images import RGB
 from engine.scoring import Detector
 
+_AWAY = 1e-4  # of the spread of the original's scores
 NAMED = 20  # flipped pictures that a certificate names
 TOLERANCE = 0.01  # of the spread of the original's scores: what differs more is not the same model
 
@@ -26,7 +27,7 @@ class Certificate:
     score_spread: float  # between the lowest and the highest score of the original
     threshold: float  # of the original
     threshold_inside: (
-        float  # of the export: higher by the largest difference, so that a picture at it is accepted
+        float  # of the export: as near to the original's as lies between what that accepts and rejects
     )
     flipped: int  # decisions that differ
     flipped_pictures: tuple[str, ...]  # names of the first of them
@@ -63,7 +64,7 @@ class Certificate:
         return (
             f"The export decides {self.flipped} of {self.pictures} pictures otherwise than the original "
             f"({named}{more}; scores differ by up to {self.largest_score_difference:.2g}); none may differ. Use the "
-            "safetensors export, or move the threshold away from these pictures' scores and export again."
+            "safetensors export, or choose another threshold and export again."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +95,21 @@ class Comparison:
         if not np.isfinite(pairs).all():
             return float("inf")
         return float(pairs.max(initial=0.0))
+
+    def threshold_between(self, threshold: float) -> float:
+        """The export's threshold nearest to the original's under which no decision flips; where none is, that itself.
+
+        It keeps away from both neighbours, by half of the gap or `_AWAY` of the spread, for digits that another machine
+        rounds otherwise.
+        """
+        ours, theirs = np.asarray(self.original_scores), np.asarray(self.export_scores)
+        rejected = ours > threshold
+        below = float(theirs[~rejected].max(initial=-np.inf))
+        above = float(theirs[rejected].min(initial=np.inf))
+        if not below < above or not len(ours):
+            return threshold
+        away = min((above - below) / 2, _AWAY * float(np.ptp(ours)))
+        return float(np.clip(threshold, below + away, above - away))
 
     def near(self, threshold: float, count: int) -> list[int]:
         """The places of the pictures whose original scores are nearest to the threshold."""

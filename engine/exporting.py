@@ -21,10 +21,11 @@ from engine import onnx_graph
 from engine.errors import ExportUnavailable
 from engine.features import aggregate
 from engine.geometry import resized_in_order
+from engine.onnx_graph import PassOrder
 from engine.scoring import Detector, image_scores
 
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
-_SIZES_TRIED = 64  # of a dataset's pictures, to learn in which order Pillow resizes them
+_SIZES_TRIED = 256  # of a dataset's pictures, to learn in which order Pillow resizes them
 
 
 def require(kind: str) -> None:
@@ -46,12 +47,12 @@ def require(kind: str) -> None:
         )
 
 
-def onnx_model(detector: Detector, *, vertical_first: bool, by_matrix: bool) -> Any:
+def onnx_model(detector: Detector, *, order: PassOrder, by_matrix: bool) -> Any:
     """The detector as an ONNX model, its threshold still 0.
 
     Args:
         detector: on the CPU in fp32.
-        vertical_first, by_matrix: see `engine.onnx_graph.lay_on_canvas`.
+        order, by_matrix: see `engine.onnx_graph.lay_on_canvas`.
     Raises:
         ExportUnavailable: a package is missing, or torch can't trace this network.
     """
@@ -66,9 +67,7 @@ def onnx_model(detector: Detector, *, vertical_first: bool, by_matrix: bool) -> 
         ]  # also fills the caches of constants before anything is traced
         core = _traced(network, example)
     graph = onnx_graph.Graph()
-    laid = onnx_graph.lay_on_canvas(
-        graph, canvas, config.resize, vertical_first=vertical_first, by_matrix=by_matrix
-    )
+    laid = onnx_graph.lay_on_canvas(graph, canvas, config.resize, order=order, by_matrix=by_matrix)
     graph.rename(laid, "network/canvas")
     graph.splice(core, "network/")
     onnx_graph.answer(
@@ -124,19 +123,24 @@ def openvino_zip(model: Any, facts: Mapping[str, Any]) -> bytes:
     return packed.getvalue()
 
 
-def resizes_vertically_first(sizes: Iterable[tuple[int, int]], canvas: tuple[int, int], resize: str) -> bool:
-    """Whether the installed Pillow resizes most pictures of these (H, W) along the columns first.
+def pass_order(sizes: Iterable[tuple[int, int]], canvas: tuple[int, int], resize: str) -> PassOrder:
+    """In which order the installed Pillow resizes pictures of these (H, W).
 
     It takes whichever order it thinks cheaper and rounds in between, so that one of two fixed orders gives its pixels
-    exactly. Where pictures have one size, as from a camera, an export is exact.
+    exactly. What most sizes take is taken for a size that is not among the first few hundred as well.
     """
     draw = np.random.default_rng(0)
-    votes = 0
+    rows_first: list[tuple[int, int]] = []
+    columns_first: list[tuple[int, int]] = []
     for size in list(dict.fromkeys(sizes))[:_SIZES_TRIED]:
         noise = draw.integers(0, 256, (*size, 3), dtype=np.uint8)
         wanted, horizontal, vertical = resized_in_order(noise, canvas, resize)
-        votes += int((wanted == vertical).all()) - int((wanted == horizontal).all())
-    return votes > 0
+        if (wanted == vertical).all() != (wanted == horizontal).all():
+            (columns_first if (wanted == vertical).all() else rows_first).append(size)
+    vertical_first = len(columns_first) > len(rows_first)
+    return PassOrder(
+        vertical_first=vertical_first, exceptions=tuple(rows_first if vertical_first else columns_first)
+    )
 
 
 class _Network(nn.Module):

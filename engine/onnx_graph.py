@@ -5,6 +5,7 @@ graph runs. They compute what `engine.geometry.on_canvas` and `engine.scoring.an
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,22 +71,33 @@ class Graph:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PassOrder:
+    """Whether pictures are resized along their columns first; those of some sizes (H, W) in the other order."""
+
+    vertical_first: bool
+    exceptions: tuple[tuple[int, int], ...] = ()
+
+
 def lay_on_canvas(
-    graph: Graph, canvas: tuple[int, int], resize: str, *, vertical_first: bool, by_matrix: bool
+    graph: Graph, canvas: tuple[int, int], resize: str, *, order: PassOrder, by_matrix: bool
 ) -> str:
     """From `image`, (H, W, 3) uint8, to a canvas, (1, 3, height, width) float32 that holds whole numbers.
 
     Args:
         canvas: (height, width), pixels.
         resize: one of `engine.geometry.RESIZES`.
-        vertical_first: in which order Pillow resizes these pictures; it rounds to whole numbers in between.
+        order: in which order Pillow resizes pictures; it rounds to whole numbers in between.
         by_matrix: write the resizing as products of matrices, for runtimes that lack an antialiased Resize.
     """
     pixels = graph.op("Transpose", IMAGE, perm=[2, 0, 1])
     sides = _sides(graph)
     placed = _placed(graph, sides, canvas, resize)
     way = _by_matrices if by_matrix else _by_resize
-    laid = way(graph, pixels, sides, placed, canvas, vertical_first, crop=resize == "crop")
+    laid = way(graph, pixels, sides, placed, canvas, order.vertical_first, crop=resize == "crop")
+    if order.exceptions:
+        other = way(graph, pixels, sides, placed, canvas, not order.vertical_first, crop=resize == "crop")
+        laid = graph.op("Where", _is_one_of(graph, sides, order.exceptions), other, laid)
     if resize == "letterbox":
         laid = _with_bars(graph, laid, placed, canvas)
     return graph.op("Reshape", laid, graph.ints(1, 3, *canvas))
@@ -323,6 +335,15 @@ def _known(
     high = graph.constant(np.finfo(np.float32).max, np.float32)
     lowest = graph.op("ReduceMin", graph.op("Where", known, values, high), keepdims=0)
     return graph.op("Where", known, values, lowest)
+
+
+def _is_one_of(graph: Graph, sides: Pair, sizes: Sequence[tuple[int, int]]) -> str:
+    """Whether a picture's (rows, columns) are among some sizes; bool without dimensions."""
+    from onnx import TensorProto
+
+    same = graph.op("Equal", _vector(graph, *sides), graph.constant(sizes, np.int64))
+    both = graph.op("ReduceMin", graph.op("Cast", same, to=TensorProto.INT64), graph.ints(1), keepdims=0)
+    return graph.op("Cast", graph.op("ReduceMax", both, graph.ints(0), keepdims=0), to=TensorProto.BOOL)
 
 
 def _vector(graph: Graph, *numbers: str) -> str:

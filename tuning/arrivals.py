@@ -34,7 +34,7 @@ from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
 from tuning.doctor import start_examination
-from tuning.errors import BadPicture, NotAllowed, TuningError
+from tuning.errors import BadDataset, BadPicture, NotAllowed, TuningError
 from tuning.ingest import IngestReport, ingest_layout
 from tuning.jobs import Job, JobState, Progress
 from tuning.reading import file_bytes
@@ -282,17 +282,23 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
             results.append(done["result"])
             refused = ()
             continue
-        report = ingest_layout(
-            workspace,
-            choose(layout, intake.choices),
-            intake.name,
-            source=arrival.origin,
-            add=intake.add,
-            mask_threshold=plan.mask_threshold,
-            refused=refused,
-            who=plan.who,
-            progress=_naming(intake.name, progress) if len(plan.intakes) > 1 else progress,
-        )
+        several = len(plan.intakes) > 1
+        try:
+            report = ingest_layout(
+                workspace,
+                choose(layout, intake.choices),
+                intake.name,
+                source=arrival.origin,
+                add=intake.add,
+                mask_threshold=plan.mask_threshold,
+                refused=refused,
+                who=plan.who,
+                progress=_naming(intake.name, progress) if several else progress,
+            )
+        except BadDataset as error:
+            if not several:
+                raise
+            raise BadDataset(f"'{intake.name}': {error} Or leave it out, and the others go in.") from error
         refused = ()  # told once
         result = _result(intake.name, report)
         results.append(result)

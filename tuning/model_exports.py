@@ -7,7 +7,6 @@ loaded into no process that trains or serves. The file appears under its name on
 import dataclasses
 import json
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -27,8 +26,8 @@ from engine.exporting import (
     describe,
     onnx_model,
     openvino_zip,
+    pass_order,
     require,
-    resizes_vertically_first,
     set_threshold,
 )
 from engine.images import RGB, decode
@@ -190,8 +189,8 @@ class _Writer:
         if form is not Format.SAFETENSORS:
             config = original.config
             sizes = [(image.height, image.width) for image in images]
-            first = resizes_vertically_first(sizes, (config.height, config.width), config.resize)
-            self._model = onnx_model(original, vertical_first=first, by_matrix=form is Format.OPENVINO)
+            order = pass_order(sizes, (config.height, config.width), config.resize)
+            self._model = onnx_model(original, order=order, by_matrix=form is Format.OPENVINO)
 
     def write(self, file: Path, threshold: float) -> float:
         """Write the file; answers the threshold that stands in it."""
@@ -228,7 +227,7 @@ def _certified(
     """Write the export with a threshold under which all decisions stay, if there is one, and certify it.
 
     The picture that set the threshold scores exactly that, and must be accepted though the export's last digits differ:
-    the threshold inside is higher by the largest difference that was found.
+    the threshold inside lies between the pictures that the original accepts and those that it rejects.
     """
     progress(0, len(images), "writing the file")
     writer.write(draft, threshold)
@@ -238,8 +237,7 @@ def _certified(
 
     pictures = [(image.name, _reader(workspace, image)) for image in images]
     found = compare(writer.original, writer.open(draft), pictures, on_picture=on_picture)
-    margin = found.largest_score_difference
-    inside = writer.write(draft, threshold + margin) if math.isfinite(margin) else threshold
+    inside = writer.write(draft, found.threshold_between(threshold))
     granted = certificate(found, threshold=threshold, threshold_inside=inside)
     if granted.granted:
         _check_again(found, writer.open(draft), pictures, granted)

@@ -6,7 +6,7 @@ Nothing is trained anew for it, and the colour scale of the maps stays. Everythi
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,9 @@ class Outcomes:
     anomalous: int
     escapes: int  # of the anomalous ones
     synthetic: bool = False
+    escapes_by_type: Mapping[str, int] = field(
+        default_factory=dict
+    )  # by defect type, those without any included
 
     def per_1000(self, defect_rate: float) -> tuple[float, float]:
         """Escapes and false rejects to expect of 1,000 parts, where so large a share of them has a defect.
@@ -190,7 +193,16 @@ def outcomes(scores: Scores, threshold: float) -> Outcomes:
         anomalous=int(anomalous.sum()),
         escapes=int((~rejected & anomalous).sum()),
         synthetic=scores.synthetic,
+        escapes_by_type=_escapes_by_type(scores, rejected),
     )
+
+
+def _escapes_by_type(scores: Scores, rejected: npt.NDArray[np.bool_]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for picture, caught in zip(scores.pictures, rejected.tolist(), strict=True):
+        if picture.defect_type is not None:
+            found[picture.defect_type] = found.get(picture.defect_type, 0) + (not caught)
+    return found
 
 
 def by_false_reject_rate(found: Evidence, rate: float) -> Proposal:

@@ -81,10 +81,12 @@ def ingest_source(
     Args:
         name: of the dataset; of several, what stands before each one's own name. None: as their folders are called.
     Raises:
-        StorageError, BadDataset: see `tuning.ingest.ingest_layout`; datasets that were made before stay.
+        StorageError: see `tuning.ingest.ingest_layout`; datasets that were made before stay.
+        BadDataset: see there; of several datasets all others are made first.
     """
     several = len(source.layouts) > 1
-    reports = []
+    reports: list[IngestReport] = []
+    failed: dict[str, str] = {}  # name of the dataset → why
     refused = source.refused
     for layout in source.layouts:
         own = layout.name if name is None else f"{name}-{layout.name}" if several else name
@@ -92,8 +94,8 @@ def ingest_source(
             raise BadDataset(
                 f"'{source.origin}' has no name that a dataset could have. Give one with --name."
             )
-        reports.append(
-            ingest_layout(
+        try:
+            report = ingest_layout(
                 workspace,
                 layout,
                 own,
@@ -104,6 +106,18 @@ def ingest_source(
                 who=who,
                 progress=progress,
             )
-        )
+        except BadDataset as error:
+            if not several:
+                raise
+            failed[own] = str(error)
+            continue
+        reports.append(report)
         refused = ()  # told once
+    if failed:
+        taken = ", ".join(f"'{report.version.dataset_name}'" for report in reports) or "none"
+        told = "".join(f"\n- '{own}': {error}" for own, error in failed.items())
+        raise BadDataset(
+            f"{len(failed)} of the {len(source.layouts)} categories of '{source.origin}' were not taken in; those "
+            f"taken in: {taken}.{told}"
+        )
     return reports

@@ -9,12 +9,12 @@ import streamlit as st
 from dashboard import cached, incidents, results, wording
 from dashboard.components import job_progress, look
 from dashboard.components.gallery import Tile, gallery
-from dashboard.scales import scale_of
 from dashboard.sections import model_card
 from dashboard.session import WHO, workspace
 from storage import studies
 from storage.records import Model, ModelState, PromotionRule
 from tuning.comparison import ModelComparison
+from tuning.operating_points import threshold_of
 
 TILES = 24  # pictures that two models disagree on
 OPENED = "compare"  # in the address: the version whose comparison is open
@@ -178,7 +178,7 @@ def _differing(model: Model, champion: Model) -> list[tuple[str, str, str]]:
             "Dataset version",
             *(str(cached.version(one.dataset_version_id).number) for one in (model, champion)),
         ),
-        ("Threshold", *(wording.number(scale_of(one).threshold, 4) for one in (model, champion))),
+        ("Threshold", *(wording.number(threshold_of(workspace(), one), 4) for one in (model, champion))),
         (
             "Image AUROC, test",
             *(

@@ -76,7 +76,7 @@ def _figures(model: Model, stats: Mapping[str, Any]) -> list[tuple[str, str]]:
             (
                 "Latency",
                 f"half within {stats['p50_ms']:.0f} ms, 95 % within {stats['p95_ms']:.0f} ms (p50, p95 of the last "
-                f"{minutes} minutes)",
+                f"{minutes} minutes; a model's first answer waits until it is loaded)",
             )
         )
     requests, errors = stats["requests"], stats["errors"]

@@ -12,7 +12,7 @@ from dashboard.scales import scale_of
 from dashboard.session import workspace
 from dashboard.views import STUDIES
 from storage import models, studies
-from storage.records import Model
+from storage.records import Model, OperatingPoint
 from tuning import queries
 from tuning.operating_points import point_of
 
@@ -35,7 +35,9 @@ def readings_sentence(readings: int, number: int) -> str:
 
 
 def _figures(model: Model) -> None:
-    test = model.figures.get("test")
+    point = point_of(workspace(), model)
+    figures = results.at_point(model.figures, point)
+    test = figures.get("test")
     if test:
         value, rest = results.headline(test, "test")
         st.html(
@@ -46,14 +48,14 @@ def _figures(model: Model) -> None:
         st.info(
             "Not tested: the dataset version has no test pictures to judge it by.", icon=":material/info:"
         )
-    rows = results.figure_rows(model.figures)
+    rows = results.figure_rows(figures)
     header = {
         "figure": [row[0] for row in rows],
         "test": [row[1] for row in rows],
         "validation": [row[2] for row in rows],
     }
     st.dataframe(pd.DataFrame(header), hide_index=True)
-    pairs = _operating_point(model)
+    pairs = _operating_point(model, point)
     gap = model.figures.get("optimism_gap")
     if gap is not None:
         pairs.append(("Optimism gap", f"{gap:+.3f} (validation minus test image AUROC)"))
@@ -63,8 +65,8 @@ def _figures(model: Model) -> None:
         _by_defect_type(test["by_defect_type"])
 
 
-def _operating_point(model: Model) -> list[tuple[str, str]]:
-    calibration, point = scale_of(model), point_of(workspace(), model)
+def _operating_point(model: Model, point: OperatingPoint) -> list[tuple[str, str]]:
+    calibration = scale_of(model)
     how = wording.threshold_source(point.source.value, point.parameters)
     pairs = [("Threshold", f"{wording.number(point.threshold, 4)}, {how}")]
     if point.id is not None:

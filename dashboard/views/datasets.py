@@ -109,11 +109,12 @@ def _deleted(name: str) -> None:
 
 
 def _header(version: DatasetVersion) -> None:
-    source = "split by its source" if version.source_split else "split here"
+    split = "split by its source" if version.source_split else "split here"
+    came = version.change or f"from {version.source}, {split}"
     title = f" “{version.title}”" if version.title else ""
     look.line(
         look.note(f"version {version.number}{title}", title=f"Content {version.digest[:12]}"),
-        f'<span class="sn-muted">{plural(version.count(), "picture")} from {escape(version.source)}, {source}, '
+        f'<span class="sn-muted">{plural(version.count(), "picture")} · {escape(came)} · '
         f"{moment(version.created_at)}</span>",
     )
     grid = st.grid(4, min_column_width=140, border=True)

@@ -233,7 +233,7 @@ def _about(shown: Shown, batch: Batch) -> None:
     if told:
         st.info(" ".join(told), icon=":material/history:")
     job = jobs.status(workspace().settings, batches.job_key(batch.id))
-    job_progress.watch(job, words=lambda one: job_progress.counted(one, "pictures"))
+    job_progress.watch(job, words=job_progress.of_batch)
 
 
 def _pictures(shown: Shown) -> Sequence[Picture]:

@@ -122,7 +122,7 @@ def _batch(batch: Batch) -> None:
         f"{number(batch.threshold)}, {moment(batch.created_at)}."
     )
     job = jobs.status(settings, batches.job_key(batch.id))
-    running = job_progress.watch(job, words=lambda one: job_progress.counted(one, "pictures"))
+    running = job_progress.watch(job, words=job_progress.of_batch)
     if not running and (job is None or job.state is not JobState.DONE):
         if job is not None and job.error:
             incidents.refused(job.error)

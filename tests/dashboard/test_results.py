@@ -1,6 +1,11 @@
 """Figures as sentences: always with their interval and what they were measured on."""
 
+from dataclasses import replace
+
+import pytest
+
 from dashboard import results
+from storage.records import OperatingPoint, ThresholdSource, now
 
 TEST = {
     "images": 57,
@@ -42,3 +47,51 @@ def test_rows_leave_out_figures_that_do_not_exist() -> None:
 
 def test_rows_of_an_untested_model_have_a_dash() -> None:
     assert results.figure_rows({"test": None, "validation": VALIDATION})[0][1] == "–"
+
+
+POINT = OperatingPoint(
+    id=1,
+    model_id=1,
+    threshold=0.7,
+    source=ThresholdSource.VALUE,
+    parameters={},
+    figures={
+        "test": {
+            "normal": 30,
+            "false_rejects": 1,
+            "anomalous": 27,
+            "escapes": 9,
+            "escapes_by_type": {"crack": 7, "blow hole": 2},
+        }
+    },
+    who="ada",
+    why="to see",
+    created_at=now(),
+    restores_id=None,
+)
+FIGURES = {
+    "calibration": {"threshold": 0.5},
+    "test": {
+        **TEST,
+        "escapes": 3,
+        "by_defect_type": {"crack": {"images": 20, "image_auroc": 0.9, "escapes": 3}},
+    },
+    "validation": VALIDATION,
+}
+
+
+def test_what_hangs_on_the_threshold_is_told_at_the_operating_point() -> None:
+    test = results.at_point(FIGURES, POINT)["test"]
+    assert test["f1"] == pytest.approx(2 * 18 / (2 * 18 + 9 + 1))
+    assert (test["escapes"], test["by_defect_type"]["crack"]["escapes"]) == (9, 7)
+    assert test["image_auroc"] == TEST["image_auroc"]
+
+
+def test_what_nobody_counted_at_a_point_is_left_open() -> None:
+    found = results.at_point(FIGURES, replace(POINT, figures={}))
+    assert (found["validation"]["f1"], found["test"]["by_defect_type"]["crack"]["escapes"]) == (None, None)
+    assert results.figure_rows(found)[2:] == []
+
+
+def test_at_its_own_threshold_a_model_keeps_its_figures() -> None:
+    assert results.at_point(FIGURES, replace(POINT, threshold=0.5)) == FIGURES

@@ -17,8 +17,7 @@ def compared(ours: list[float], theirs: list[float]) -> Comparison:
 
 def certified(ours: list[float], theirs: list[float], threshold: float) -> Certificate:
     found = compared(ours, theirs)
-    margin = found.largest_score_difference
-    return certificate(found, threshold=threshold, threshold_inside=threshold + margin)
+    return certificate(found, threshold=threshold, threshold_inside=found.threshold_between(threshold))
 
 
 def test_picture_at_the_threshold_stays_accepted_though_its_last_digits_differ() -> None:
@@ -31,12 +30,35 @@ def test_picture_at_the_threshold_stays_accepted_though_its_last_digits_differ()
 
 
 def test_flipped_decision_withholds_the_export_and_names_the_picture() -> None:
-    withheld = certified([0.0, 0.50005, 1.0], [0.0, 0.49995, 1.0], threshold=0.5)
+    withheld = certified([0.0, 0.4999, 0.5001, 1.0], [0.0, 0.5001, 0.4999, 1.0], threshold=0.5)
     assert not withheld.granted
-    assert withheld.flipped_pictures == ("1.png",)
+    assert withheld.flipped_pictures == ("1.png", "2.png")
     assert withheld.reason is not None
-    assert "1 of 3 pictures otherwise than the original ('1.png'" in withheld.reason
+    assert "2 of 4 pictures otherwise than the original ('1.png', '2.png'" in withheld.reason
     assert "safetensors" in withheld.reason
+
+
+@pytest.mark.parametrize(
+    ("theirs", "between"),
+    [
+        ([0.0, 0.4, 0.7, 1.0], (0.5, 0.5)),  # the original's will do
+        ([0.0, 0.4999, 0.5001, 1.0], (0.5, 0.5)),
+        ([0.0, 0.502, 0.51, 1.0], (0.502, 0.51)),  # up, past what the original accepts
+        ([0.0, 0.3, 0.499, 1.0], (0.3, 0.499)),  # down, below what it rejects
+    ],
+)
+def test_threshold_inside_flips_nothing_where_that_is_possible(
+    theirs: list[float], between: tuple[float, float]
+) -> None:
+    found = compared([0.0, 0.5, 0.505, 1.0], theirs)
+    inside = found.threshold_between(0.5)
+    assert certificate(found, threshold=0.5, threshold_inside=inside).flipped == 0
+    assert between[0] <= inside <= between[1]
+
+
+def test_without_rejects_or_accepts_the_threshold_stays() -> None:
+    assert compared([0.1, 0.2], [0.1, 0.2]).threshold_between(5.0) == 5.0
+    assert compared([0.1, 0.2], [0.1, 0.2]).threshold_between(0.05) == 0.05
 
 
 def test_scores_that_differ_by_more_than_rounding_withhold_the_export() -> None:

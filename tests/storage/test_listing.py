@@ -67,6 +67,16 @@ def test_links_stay_inside(make: Callable[..., Path], tmp_path: Path) -> None:
     (folder / "self.png").symlink_to("self.png")
     (folder / "chain.png").symlink_to("outside.png")
     assert names(folder) == ["a/1.png", "inside.png"]
+    files, refused = survey(folder)
+    assert [file.name for file in files] == ["a/1.png", "inside.png"]
+    reasons = {one.name: one.reason for one in refused}
+    for name in ("outside.png", "beside.png", "absolute.png", "around.png", "chain.png"):
+        assert "leads out of the folder" in reasons.pop(name)
+    for name in ("folder", "a/up"):
+        assert "link to a folder" in reasons.pop(name)
+    for name in ("missing.png", "self.png"):
+        assert "link to nothing" in reasons.pop(name)
+    assert reasons == {}
 
 
 def test_folder_given_through_a_link_is_listed(make: Callable[..., Path], tmp_path: Path) -> None:
@@ -80,6 +90,16 @@ def test_what_is_no_file_is_left_out(make: Callable[..., Path]) -> None:
     folder = make("a.png")
     os.mkfifo(folder / "pipe.png")
     assert names(folder) == ["a.png"]
+    assert [(one.name, one.reason[:12]) for one in survey(folder)[1]] == [("pipe.png", "It is a pipe")]
+
+
+def test_names_that_some_computer_could_not_keep_are_left_out_of_a_survey(make: Callable[..., Path]) -> None:
+    folder = make("a.png", "A.PNG", "CON.png", "b\x07.png", "good/c.png")
+    files, refused = survey(folder)
+    assert [file.name for file in files] == ["A.PNG", "good/c.png"]
+    assert [one.name for one in refused] == ["CON.png", "a.png", "b\\x07.png"]
+    assert all(one.reason.endswith("Rename it.") for one in refused)
+    assert len(walk(folder)) == 5  # where names are not kept, they don't matter
 
 
 @pytest.mark.parametrize("name", ["nothing", "a.png"])

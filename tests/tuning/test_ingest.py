@@ -22,7 +22,7 @@ from tuning import arrivals, corrections
 from tuning.errors import BadDataset
 from tuning.export import export_version
 from tuning.ingest import ingest_folder, ingest_layout
-from tuning.sources import open_source
+from tuning.sources import ingest_source, open_source
 from tuning.versions import save_edits
 
 
@@ -229,6 +229,19 @@ def test_one_list_given_by_its_path_is_the_only_one_read(workspace, tmp_path: Pa
         open_source(workspace, tmp_path / "parts" / "00.png"),
     ):
         pass
+
+
+def test_one_small_category_of_a_tree_is_named_and_the_others_go_in(workspace, make_folder, tmp_path: Path):
+    tree = tmp_path / "tree"
+    for name, train in (("alpha", 6), ("beta", 24)):
+        shutil.move(make_folder(name, train=train), tree / name)
+    with (
+        open_source(workspace, tree) as source,
+        pytest.raises(BadDataset, match=r"1 of the 2 categories .* those taken in: 'beta'\.\n- 'alpha': .* holds "),
+    ):
+        ingest_source(workspace, source, None, add=False, mask_threshold=0, who="ada")
+    with workspace.session() as session:
+        assert [dataset.name for dataset in datasets.list_datasets(session)] == ["beta"]
 
 
 def test_masks_are_named_as_they_came_not_as_they_are_kept(workspace, tmp_path: Path):

@@ -15,7 +15,7 @@ import torch
 from engine.backbones.resolve import resolve_backbone
 from engine.config import SimpleNetConfig
 from engine.exported import open_onnx, open_openvino
-from engine.exporting import describe, onnx_model, openvino_zip, resizes_vertically_first, set_threshold
+from engine.exporting import describe, onnx_model, openvino_zip, pass_order, set_threshold
 from engine.features import FeatureExtractor, feature_count
 from engine.scoring import Detector
 from engine.simplenet import SimpleNet
@@ -35,8 +35,8 @@ detector = Detector(extractor, head, config)
 draw = np.random.default_rng(0)
 pictures = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 canvas = (config.height, config.width)
-first = resizes_vertically_first([tuple(size) for size in sizes], canvas, config.resize)
-model = onnx_model(detector, vertical_first=first, by_matrix=kind == "openvino")
+order = pass_order([tuple(size) for size in sizes], canvas, config.resize)
+model = onnx_model(detector, order=order, by_matrix=kind == "openvino")
 ours = [detector.score([picture])[0] for picture in pictures]
 threshold = float(np.median([one.score for one in ours]))
 inside = set_threshold(model, threshold)
