@@ -33,6 +33,7 @@ from storage.room import told_when_full
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
+from tuning.doctor import job_key as examination_key
 from tuning.doctor import start_examination
 from tuning.errors import BadDataset, BadPicture, NotAllowed, TuningError
 from tuning.ingest import IngestReport, ingest_layout
@@ -281,6 +282,7 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
         if done is not None:
             results.append(done["result"])
             refused = ()
+            _examine(workspace, done["result"]["version_id"])
             continue
         several = len(plan.intakes) > 1
         try:
@@ -332,13 +334,20 @@ def _after_intake(
     skipped = json.dumps([asdict(one) for one in report.skipped]).encode()
     try:
         with told_when_full(workspace.settings.home):
-            _write(workspace, arrival_id, TAKEN, all_done)
             file = _report_file(workspace.settings, arrival_id, report.version.id)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, skipped)
-        start_examination(workspace, report.version.id)
+            _write(workspace, arrival_id, TAKEN, all_done)
+        _examine(workspace, report.version.id)
     except (OSError, StorageError, TuningError):
         logger.warning("intake of version %d told by half", report.version.id, exc_info=True)
+
+
+def _examine(workspace: Workspace, version_id: int) -> None:
+    """Have a version checked, unless it was or is: an intake may have been killed before it came to that."""
+    job = jobs.status(workspace.settings, examination_key(version_id))
+    if job is None or job.state not in (JobState.RUNNING, JobState.DONE):
+        start_examination(workspace, version_id)
 
 
 def _taken(workspace: Workspace, arrival_id: str) -> list[dict[str, Any]]:

@@ -237,7 +237,9 @@ def test_one_small_category_of_a_tree_is_named_and_the_others_go_in(workspace, m
         shutil.move(make_folder(name, train=train), tree / name)
     with (
         open_source(workspace, tree) as source,
-        pytest.raises(BadDataset, match=r"1 of the 2 categories .* those taken in: 'beta'\.\n- 'alpha': .* holds "),
+        pytest.raises(
+            BadDataset, match=r"1 of the 2 categories .* those taken in: 'beta'\.\n- 'alpha': .* holds "
+        ),
     ):
         ingest_source(workspace, source, None, add=False, mask_threshold=0, who="ada")
     with workspace.session() as session:
