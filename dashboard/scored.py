@@ -9,17 +9,31 @@ import numpy as np
 
 from dashboard.scales import scale_of
 from storage.records import Label, Model, Role
-from tuning.reviewing import ReviewedPicture
 
 NEAR = 0.25  # spreads: how far from the threshold a score counts as near it
 
 
-class Picture(ReviewedPicture, Protocol):
+class Picture(Protocol):
     """A picture of a dataset (an `ImageRecord`), or one that was uploaded to be scored and has no label yet."""
 
     @property
     def id(self) -> int | str:
         """What addresses of pages call it."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Key of its blob."""
+        ...
+
+    @property
+    def pixel_digest(self) -> str:
+        """Key of its score and map."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For people."""
         ...
 
     @property
@@ -40,6 +54,11 @@ class Picture(ReviewedPicture, Protocol):
     @property
     def label(self) -> Label | None:
         """Whether the part is as it should be; None where nobody has said so."""
+        ...
+
+    @property
+    def defect_type(self) -> str | None:
+        """Its kind of defect, where known."""
         ...
 
     @property

@@ -44,7 +44,6 @@ from tuning.predictor import ScoredFile, champion, map_of, scorer
 
 logger = logging.getLogger(__name__)
 
-UNPACKING = "unpacking"  # begins what a job says while it counts bytes, and no pictures
 PREFIX = "batch-"  # of the keys of the jobs
 _ID = re.compile(r"[0-9a-f]{16}")
 _REQUEST, _FILES, _UNPACKED = "request.json", "files", "unpacked"
@@ -349,7 +348,9 @@ def _pictures(batch: Batch, progress: Progress) -> list[SourceFile]:
         ]
         shutil.rmtree(folder / _UNPACKED, ignore_errors=True)  # what a process that died left
         pictures, skipped = sort_out(
-            given, folder / _UNPACKED, lambda done, total, name: progress(done, total, f"{UNPACKING} {name}")
+            given,
+            folder / _UNPACKED,
+            lambda done, total, name: progress(done, total, f"{jobs.UNPACKING} {name}"),
         )
         write_file(
             folder / _LEFT_OUT,

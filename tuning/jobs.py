@@ -42,6 +42,7 @@ WRITE_SECONDS = 0.3  # between two writings of the progress
 LOCK_VARIABLE = "JOB_LOCK"  # tells a started process which of its descriptors is the lock
 RESERVE_BYTES = 64 << 10  # kept back on the disk, so that the end of a job can be told even where it is full
 _KEY = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
+UNPACKING = "unpacking"  # begins what a job says while it counts bytes, and no pictures
 
 
 class JobState(StrEnum):

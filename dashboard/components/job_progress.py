@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard.session import workspace
 from dashboard.wording import plain, time_left
-from tuning import batches, jobs
+from tuning import jobs
 from tuning.jobs import Job, JobState
 
 LIVE_SECONDS = 0.7
@@ -43,7 +43,7 @@ def watch(job: Job | None, *, words: Callable[[Job], str]) -> bool:
 
 def of_batch(job: Job) -> str:
     """How far the scoring of a batch is: in bytes while its archive is unpacked, then in pictures."""
-    return counted(job, "bytes" if job.text.startswith(batches.UNPACKING) else "pictures")
+    return counted(job, "bytes" if job.text.startswith(jobs.UNPACKING) else "pictures")
 
 
 def counted(job: Job, noun: str) -> str:
