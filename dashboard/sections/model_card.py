@@ -90,8 +90,9 @@ def _by_defect_type(kinds: Mapping[str, Mapping[str, Any]]) -> None:
         (kind.replace("_", " "), figures["images"], figures["image_auroc"], figures["escapes"])
         for kind, figures in kinds.items()
     ]
+    table = pd.DataFrame(rows, columns=["defect type", "pictures", "image AUROC", "escapes"])
     st.dataframe(
-        pd.DataFrame(rows, columns=["defect type", "pictures", "image AUROC", "escapes"]),
+        table.dropna(axis="columns", how="all"),  # nobody has counted escapes at some thresholds
         hide_index=True,
         column_config={"image AUROC": st.column_config.NumberColumn(format="%.3f")},
     )

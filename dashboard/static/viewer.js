@@ -377,7 +377,8 @@ function panels(viewer) {
     });
   }
   const holder = root.querySelector(".panels");
-  const columns = wanted.length === 1 ? 1 : wanted.length % 3 === 0 && wanted.length > 3 ? 3 : 2;
+  const upright = shot.height > shot.width;
+  const columns = wanted.length === 1 ? 1 : wanted.length % 3 === 0 && (wanted.length > 3 || upright) ? 3 : 2;
   holder.style.setProperty("--columns", columns);
   const shape = JSON.stringify([wanted, shot.height, shot.width]);
   if (viewer.shape === shape && viewer.panels?.[0]?.canvas.isConnected) {
