@@ -16,5 +16,5 @@ def show() -> None:
     st.html(
         f'<div class="sn-legend"><img src="{source}" alt="From dark blue to blue, then orange from '
         'the middle on, pale yellow"><div class="sn-ticks"><span>normal</span>'
-        "<span>▲ as far as normal parts reach</span><span>far beyond</span></div></div>"
+        "<span>as far as normal parts reach</span><span>far beyond</span></div></div>"
     )
