@@ -50,7 +50,7 @@ def serve(flags: Sequence[str], script: Path = APP_FILE) -> None:
     from streamlit.web import bootstrap
 
     from dashboard import downloads, maps, thumbnails, uploads
-    from tuning import packaging, predictor  # noqa: F401
+    from tuning import candidates, packaging, predictor  # noqa: F401
 
     # uvicorn closes everything, then raises the signals again for whoever handles them besides.
     for number in (signal.SIGTERM, signal.SIGINT):
