@@ -338,16 +338,22 @@ def _after_intake(
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, skipped)
             _write(workspace, arrival_id, TAKEN, all_done)
-        _examine(workspace, report.version.id)
     except (OSError, StorageError, TuningError):
         logger.warning("intake of version %d told by half", report.version.id, exc_info=True)
+    _examine(workspace, report.version.id)
 
 
 def _examine(workspace: Workspace, version_id: int) -> None:
-    """Have a version checked, unless it was or is: an intake may have been killed before it came to that."""
-    job = jobs.status(workspace.settings, examination_key(version_id))
-    if job is None or job.state not in (JobState.RUNNING, JobState.DONE):
-        start_examination(workspace, version_id)
+    """Have a version checked, unless it was or is: an intake may have been killed before it came to that.
+
+    Should that fail, the version is there all the same, and its page offers the checkup.
+    """
+    try:
+        job = jobs.status(workspace.settings, examination_key(version_id))
+        if job is None or job.state not in (JobState.RUNNING, JobState.DONE):
+            start_examination(workspace, version_id)
+    except (OSError, StorageError, TuningError):
+        logger.warning("version %d is not checked yet", version_id, exc_info=True)
 
 
 def _taken(workspace: Workspace, arrival_id: str) -> list[dict[str, Any]]:
