@@ -34,6 +34,10 @@ OPTIONS = {
         "retries": {"total_max_attempts": 3, "mode": "standard"},
     },
 }
+# aiohttp begins to count towards `read_timeout` when a file was sent, and before that it waits for the bucket's word to
+# go on, without end: so storing has a time of its own, with room for a slow line.
+STORE_SECONDS = 30.0
+STORE_BYTES_PER_SECOND = 500_000
 _CHUNK_BYTES = 1 << 20
 
 
@@ -73,7 +77,7 @@ class BucketBlobs(BlobStore):
         if self._size(digest) != len(data):
             with self._asked(f"store file {digest[:12]}… in"):
                 try:
-                    self._files.pipe_file(self._path(digest), data)
+                    self._pipe(self._path(digest), data)
                 except FileNotFoundError:
                     raise BlobsUnavailable(
                         f"There is no bucket {self.where}. Make it, or correct SIMPLENET_BLOBS_URL, then try again."
@@ -144,6 +148,19 @@ class BucketBlobs(BlobStore):
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{key_of(digest)}"
+
+    def _pipe(self, path: str, data: bytes) -> None:
+        if not self._files.async_impl:
+            self._files.pipe_file(path, data)
+            return
+        from fsspec.asyn import sync
+        from fsspec.exceptions import FSTimeoutError
+
+        seconds = STORE_SECONDS + len(data) / STORE_BYTES_PER_SECOND
+        try:
+            sync(self._files.loop, self._files._pipe_file, path, data, timeout=seconds)
+        except FSTimeoutError:
+            raise TimeoutError(f"it did not take {len(data):,} bytes within {seconds:.0f} s") from None
 
     def _size(self, digest: str) -> int | None:
         path = self._path(digest)

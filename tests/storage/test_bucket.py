@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from storage import bucket
 from storage.bucket import BucketBlobs
 from storage.errors import BlobMissing, BlobsUnavailable, DiskFull, SettingsError
 from storage.settings import Settings
@@ -189,6 +190,30 @@ def test_bucket_that_is_away_is_told_with_its_address_and_comes_back(s3: Emulate
         store.put(b"another")
     s3.make_bucket("parts")
     assert store.put(b"picture") == key
+
+
+@pytest.mark.parametrize("size", [7, 6_000_000])  # which fits into what the line buffers, and which does not
+def test_bucket_that_goes_silent_while_a_picture_is_stored_is_told(
+    s3: EmulatedS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(bucket, "STORE_SECONDS", 1.0)
+    monkeypatch.setattr(bucket, "STORE_BYTES_PER_SECOND", 6_000_000)
+    store, data = BucketBlobs("s3://parts/line-3", tmp_path / "a", limit_bytes=GB), os.urandom(size)
+    looked = store._size
+
+    def go_silent(digest: str) -> int | None:
+        found = looked(digest)
+        s3.pause()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_size", go_silent)
+        with pytest.raises(
+            BlobsUnavailable, match=rf"did not take {size:,} bytes within \d s\..*try again\.$"
+        ):
+            store.put(data)
+    s3.go_on()
+    assert store.get(store.put(data)) == data
 
 
 def test_without_credentials_the_remedy_names_them(

@@ -19,6 +19,7 @@ def workspace(s3, tmp_path, monkeypatch):
         "config_kwargs",
         {"connect_timeout": 5, "read_timeout": 0.5, "retries": {"total_max_attempts": 1}},
     )
+    monkeypatch.setattr(bucket, "STORE_SECONDS", 1.0)
     opened = open_workspace(Settings(home=tmp_path / "home", blobs_url="s3://parts/line-3", device="cpu"))
     yield opened
     opened.close()
