@@ -265,6 +265,7 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
         per dataset its name, version and what was left out, as JSON; see `left_out` for all of that.
     Raises:
         StorageError, TuningError: see `tuning.ingest.ingest_layout`; what was taken in before stays.
+        BadDataset: see there; of several datasets all others are taken in first.
     """
     arrival, plan, seen = (
         find(workspace, arrival_id),
@@ -273,7 +274,9 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
     )
     all_done = _taken(workspace, arrival_id)
     results = []
+    failed: dict[str, str] = {}  # name of the dataset → why
     refused = seen.refused
+    several = len(plan.intakes) > 1
     for number, (layout, intake) in enumerate(zip(seen.layouts, plan.intakes, strict=True)):
         if intake.leave_out:
             continue
@@ -284,7 +287,6 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
             refused = ()
             _examine(workspace, done["result"]["version_id"])
             continue
-        several = len(plan.intakes) > 1
         try:
             report = ingest_layout(
                 workspace,
@@ -300,12 +302,16 @@ def take(workspace: Workspace, arrival_id: str, progress: Progress) -> Any:
         except BadDataset as error:
             if not several:
                 raise
-            raise BadDataset(f"'{intake.name}': {error} Or leave it out, and the others go in.") from error
+            failed[intake.name] = str(error)
+            continue
         refused = ()  # told once
         result = _result(intake.name, report)
         results.append(result)
         all_done.append({"decided": decided, "result": result})
         _after_intake(workspace, arrival_id, report, all_done)
+    if failed:
+        told = " ".join(f"'{name}': {error}" for name, error in failed.items())
+        raise BadDataset(f"{told} Or change what was decided: leave it out. The others are in.")
     return results
 
 

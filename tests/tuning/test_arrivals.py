@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +128,24 @@ def test_files_that_were_never_sent_are_told_in_the_review_and_in_the_report(wor
         12,
         [{"name": "parts/aux.png", "reason": "Windows keeps that name. Rename it."}],
     )
+
+
+def test_one_small_category_of_a_tree_is_named_and_the_others_go_in(
+    workspace, make_folder, tmp_path: Path
+) -> None:
+    for name, count in (("alpha", 3), ("beta", 16), ("gamma", 14)):
+        make_folder(f"tree/{name}", train=count, test_normal=4, defects={"dent": 2})
+    arrival_id = uploaded(workspace, zipped(tmp_path / "tree", tmp_path / "tree.zip"))
+    look(workspace, arrival_id)
+    intakes = [Intake(name=layout.name) for layout in arrivals.understood(workspace, arrival_id).layouts]
+    job = take(workspace, arrival_id, *intakes)
+    assert job.state is JobState.FAILED
+    assert str(job.error).startswith("'alpha': ")
+    assert str(job.error).endswith("leave it out. The others are in.")
+    done = arrivals.taken(workspace, arrival_id)
+    assert [(one["dataset"], one["version"]) for one in done] == [("beta", 1), ("gamma", 1)]
+    job = take(workspace, arrival_id, replace(intakes[0], leave_out=True), *intakes[1:])
+    assert (job.state, job.result) == (JobState.DONE, done)
 
 
 def test_archive_that_leads_out_is_refused_by_name(workspace, tmp_path) -> None:
