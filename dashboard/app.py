@@ -13,7 +13,6 @@ def main() -> None:
         page_title="SimpleNet AutoML", page_icon=str(look.ICON_FILE), layout="wide", initial_sidebar_state=230
     )
     look.apply()
-    ahead.charts(at_once="study" in st.query_params)
     page = st.navigation(
         [
             st.Page(HOME, title="Home", icon=":material/home:", url_path="home", default=True),
@@ -26,6 +25,10 @@ def main() -> None:
             st.Page(SYSTEM, title="System", icon=":material/monitor_heart:", url_path="system"),
         ]
     )
+    if "study" in st.query_params:
+        ahead.charts(ahead.AT_ONCE)
+    else:
+        ahead.charts(ahead.AT_REST if page.url_path == "heatmaps" else ahead.SOON)
     with incidents.shown():
         page.run()
 

@@ -6,14 +6,16 @@ from pathlib import Path
 import streamlit as st
 
 CHART_SCRIPT = "PlotlyChart.*.js"  # of Streamlit's: 4.7 MB, half a second of a slow processor
-WAIT_MS = 1000  # what the page itself needs comes first
+AT_ONCE = 0  # milliseconds; for a page that will draw a chart itself
+SOON = 1000  # for others: what the page itself needs comes first
+AT_REST = 5000  # for a page on which people press keys in a row, and after anything that was pressed
 
 
-def charts(*, at_once: bool) -> None:
-    """Have the browser load them once; takes no room in the page.
+def charts(wait_ms: int) -> None:
+    """Have the browser load them once, which stops the page for that half second; takes no room in the page.
 
     Args:
-        at_once: this page will draw a chart itself; otherwise an idle moment is waited for.
+        wait_ms: until then, in which nobody presses anything; one of the constants above.
     """
     script = _chart_script()
     if script is None:  # a Streamlit that packs its scripts otherwise: a chart then loads them itself
@@ -24,7 +26,22 @@ def charts(*, at_once: bool) -> None:
             window.snChartsAhead = true;
             const main = document.querySelector('script[type="module"][src]');
             const load = () => import(new URL("{script}", main.src).href).catch(() => {{}});
-            if (main) {"load()" if at_once else f"setTimeout(() => requestIdleCallback(load), {WAIT_MS})"};
+            const whenQuiet = () => {{
+              const pressed = ["keydown", "pointerdown", "wheel"];
+              let quiet;
+              const ended = () => {{
+                for (const kind of pressed) document.removeEventListener(kind, again);
+                requestIdleCallback(load);
+              }};
+              const wait = (ms) => {{
+                clearTimeout(quiet);
+                quiet = setTimeout(ended, ms);
+              }};
+              const again = () => wait({AT_REST});
+              for (const kind of pressed) document.addEventListener(kind, again, {{ passive: true }});
+              wait({wait_ms});
+            }};
+            if (main) {"whenQuiet" if wait_ms else "load"}();
           }}
         </script>""",
         unsafe_allow_javascript=True,
