@@ -22,6 +22,7 @@ PREFIX = "SIMPLENET_"
 DEFAULT_HOME = Path("~/.simplenet")
 FILE_NAME = "settings.toml"
 BUCKET_SCHEME = "s3://"
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (hosts that stand for all addresses of this machine)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
 
 
@@ -267,7 +268,7 @@ class Settings(BaseSettings):
 
 def reachable(host: str) -> str:
     """What stands in an address for a host that is listened on: listening everywhere is nothing to call."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104
+    if host in EVERYWHERE:
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 

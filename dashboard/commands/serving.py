@@ -27,11 +27,17 @@ def serve() -> None:
     """Run the model server alone: every dataset's champion over HTTP, as MLflow serves it and for plain pictures."""
     from dashboard import logs
     from dashboard.served_maps import draw
+    from storage.settings import EVERYWHERE
     from tuning.serving.server import serve as run
 
     workspace = reporting.open_workspace()
     logs.configure(workspace.settings.log_level)
-    reporting.say(f"Model server: {workspace.settings.model_server_url}")
+    settings = workspace.settings
+    everywhere = settings.serve_host in EVERYWHERE
+    others = (
+        f"; from other machines port {settings.serve_port} of any address of this one" if everywhere else ""
+    )
+    reporting.say(f"Model server: {settings.model_server_url}{others}")
     run(workspace, draw)
 
 

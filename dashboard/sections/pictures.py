@@ -56,7 +56,16 @@ def _filtered(images: Sequence[ImageRecord], version: DatasetVersion) -> list[Im
         kind = finding = EVERY
         if types:
             kind = st.selectbox("Defect type", [EVERY, *types], key="type", bind="query-params", width=180)
-        if findings:
+        if findings is None:
+            st.selectbox(
+                "Finding",
+                [EVERY],
+                key="no finding",
+                disabled=True,
+                help="This version was not checked yet. Start that under Check, or with `simplenet doctor`.",
+                width=180,
+            )
+        elif findings:
             finding = st.selectbox(
                 "Finding",
                 [EVERY, *findings],
@@ -64,7 +73,7 @@ def _filtered(images: Sequence[ImageRecord], version: DatasetVersion) -> list[Im
                 bind="query-params",
                 width=320,
             )
-    within = None if finding == EVERY else findings[finding]
+    within = None if findings is None or finding == EVERY else findings[finding]
     return [
         image
         for image in images
@@ -75,12 +84,14 @@ def _filtered(images: Sequence[ImageRecord], version: DatasetVersion) -> list[Im
     ]
 
 
-def _findings(version: DatasetVersion) -> dict[str, set[str]]:
-    """Title → pixel digests of what the last examination found in pictures."""
+def _findings(version: DatasetVersion) -> dict[str, set[str]] | None:
+    """Title → pixel digests of what the last examination found in pictures; None where there was none."""
     with workspace().session() as session:
         checkup = checkups.get_checkup(session, version.id)
+    if checkup is None:
+        return None
     found: dict[str, set[str]] = {}
-    for finding in checkup.findings["findings"] if checkup is not None else ():
+    for finding in checkup.findings["findings"]:
         digests = {picture["pixel_digest"] for picture in finding["pictures"]}
         if digests:
             found[finding["title"]] = digests

@@ -9,12 +9,13 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from storage import checkups, datasets, edits
-from storage.records import DatasetVersion
+from storage.records import DatasetVersion, Edit, now
 from storage.workspace import Workspace, open_workspace
 from tuning import jobs
 from tuning.commands import ingest_folder
 from tuning.doctor import examine, job_key
 from tuning.errors import BadPicture
+from tuning.versions import save_edits
 
 Page = Callable[..., AppTest]
 
@@ -90,6 +91,21 @@ def test_pictures_of_a_finding_are_seen_large_whatever_was_filtered_before(
     assert [warning.value for warning in app.warning] == []
     again = page("views/datasets.py", **app.query_params)  # reloaded, or sent as a link
     assert f"{WHITE} pictures" in [caption.value for caption in again.caption]
+
+
+def test_pictures_of_a_version_that_was_never_checked_say_so_in_place_of_findings(
+    page: Page, workspace: Workspace, version: DatasetVersion
+) -> None:
+    with workspace.session() as session:
+        image = datasets.list_images(session, version.id)[0]
+        wanted = [Edit(pixel_digest=image.pixel_digest, remove=True)]
+        edits.put_edits(session, "parts", wanted, who="ada", now=now())
+    save_edits(workspace, "parts", who="ada")  # as the command line does, which checks nothing
+    app = page("views/datasets.py", dataset="parts")
+    assert not app.exception
+    (finding,) = [box for box in app.selectbox if box.label == "Finding"]
+    assert finding.disabled
+    assert "not checked yet" in finding.help
 
 
 def _letter(workspace: Workspace, version: DatasetVersion) -> list[dict[str, str]]:
