@@ -1,4 +1,4 @@
-"""Commands on the life of a champion: rollback, policy, candidate, compare, export-model."""
+"""Commands on the life of a champion: rollback, policy, candidate, compare-models, export-model."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(rollback)
     app.command()(policy)
     app.command()(candidate)
-    app.command()(compare)
+    app.command(name="compare-models")(compare_two)
     app.command(name="export-model")(export_model)
 
 
@@ -110,7 +110,7 @@ def candidate(
 
 
 @command
-def compare(
+def compare_two(
     name: Name,
     version: Annotated[int, typer.Argument(help="Version of the model, as `simplenet models` lists it.")],
     against: Annotated[

@@ -401,11 +401,11 @@ def test_life_of_a_champion_on_the_command_line(
     assert "for the 2nd time" in said.stdout
     assert "read 2 times so far" in simplenet("candidate", "1", other).stdout
     assert "not completed" in _refused(simplenet("candidate", "1", "77"))
-    compared = _json(simplenet("compare", "parts", "2", "--json"))
+    compared = _json(simplenet("compare-models", "parts", "2", "--json"))
     assert isinstance(compared, dict)
     assert compared["against_version"] == 1
     assert compared["low"] <= compared["difference"] <= compared["high"]
-    assert simplenet("compare", "parts", "9").exit_code == ExitCode.NOTHING
+    assert simplenet("compare-models", "parts", "9").exit_code == ExitCode.NOTHING
     assert simplenet("promote", "parts", "2", "--why", "to try it").exit_code == ExitCode.OK
     assert "Version 1 is the champion of 'parts' again" in simplenet("rollback", "parts").stdout
 
