@@ -45,13 +45,15 @@ def narrowed(spec: StudySpec, trials: Sequence[FrozenTrial], study_id: int) -> S
         for name, values in spec.space.items()
     }
     noise, layers = space.pop("noise_std"), space.pop("layers")
-    depths, backbones = space.pop("adaptor_depth"), space.pop("backbone", spec.backbones)
+    depths, backbones = space.pop("adaptor_depth"), _choices(space.pop("backbone", spec.backbones))
     return replace(
         spec,
+        # Of several backbones a file may be of one alone, and that need not be the one that is left.
+        weights=spec.weights_of(backbones[0]) if len(backbones) == 1 else spec.weights,
         noise_std=(noise.low, noise.high) if isinstance(noise, Range) else spec.noise_std,
         layers=tuple(tuple(map(int, str(choice).split("+"))) for choice in _choices(layers)),
         adaptor_depths=_choices(depths),
-        backbones=_choices(backbones),
+        backbones=backbones,
         knobs=space,
         follows=study_id,
     )

@@ -184,6 +184,20 @@ def test_narrowing_keeps_every_kind_of_value_that_the_best_trials_have(tmp_path,
     assert small.space["margin"] == Range(low=0.5, high=0.5, log=True)
 
 
+@pytest.mark.parametrize(("best", "weights"), [("drawnet", None), ("resnet18", "/w/resnet18.safetensors")])
+def test_backbone_that_is_left_alone_keeps_only_weights_of_its_own(tmp_path, run_one, best, weights):
+    both = ("drawnet", "resnet18")
+    spec = StudySpec(trials=12, sampler="random", backbones=both, weights="/w/resnet18.safetensors")
+    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, spec)
+    run_one(search, spec, 0.2)  # the paper's settings
+    for value in (0.9, 0.9, 0.9, 0.1, 0.1, 0.1):
+        wanted = best if value > 0.5 else next(name for name in both if name != best)
+        searching.enqueue(f"sqlite:///{tmp_path}/optuna.db", 1, spec, {"backbone": wanted})
+        run_one(search, spec, value)
+    small = narrowed(spec, search.trials, 1)
+    assert (small.backbones, small.weights) == ((best,), weights)
+
+
 def test_narrowing_needs_three_completed_trials_within_the_limits(workspace, make_ended):
     with pytest.raises(BadSpec, match=r"has 2 completed trials within its limits; narrowing needs 3"):
         steering.narrow(workspace, make_ended(values=(0.5, 0.6)).id)
