@@ -12,7 +12,7 @@ from dashboard.commands.watching import follow
 from dashboard.errors import BadOption
 
 if TYPE_CHECKING:
-    from storage.records import Study
+    from storage.records import DatasetVersion, Study
     from storage.workspace import Workspace
     from tuning.spec import StudySpec
 
@@ -77,6 +77,21 @@ def study(
     ] = None,
     like: Annotated[
         int | None, typer.Option(metavar="STUDY", help="Begin with another study's settings instead.")
+    ] = None,
+    follow_trials: Annotated[
+        int | None,
+        typer.Option(
+            "--from",
+            metavar="STUDY",
+            help="Start from another study's trials: the sampler knows their values. Objective, size, epochs and seeds "
+            "must be the same, so give --like, too. Its dataset version is taken.",
+        ),
+    ] = None,
+    dataset_version: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help="Version of the dataset to search on. Default: the latest."
+        ),
     ] = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say how long it would take on this machine.")
@@ -216,6 +231,7 @@ def study(
         "seed": seed,
         "backbones": tuple(backbone) if backbone else None,
         "weights": None if weights is None else str(weights.expanduser().absolute()),
+        "follows": follow_trials,
     }
     fields = {field: value for field, value in given.items() if value is not None}
     if size is not None:
@@ -224,10 +240,11 @@ def study(
         fields["trials"] = None
     workspace = reporting.open_workspace()
     spec = _spec(workspace, fields, preset, like)
+    version = _version(workspace, name, dataset_version, follow_trials)
     if estimate:
-        _estimate(workspace, name, spec, as_json=as_json)
+        _estimate(workspace, version, spec, as_json=as_json)
     else:
-        _launch(workspace, name, spec, study_name, detach=detach, as_json=as_json)
+        _launch(workspace, version, spec, study_name, detach=detach, as_json=as_json)
 
 
 @command
@@ -303,13 +320,24 @@ def _spec(
     return StudySpec(**wanted)
 
 
-def _estimate(workspace: "Workspace", name: str, spec: "StudySpec", *, as_json: bool) -> None:
-    from dashboard import wording
-    from storage import datasets
-    from tuning.estimate import estimate
+def _version(workspace: "Workspace", name: str, number: int | None, followed: int | None) -> "DatasetVersion":
+    """The version to search on: the one named, that of the study whose trials are taken over, or the latest."""
+    from storage import datasets, studies
 
     with workspace.session() as session:
-        version = datasets.latest_version(session, name)
+        if number is not None:
+            return datasets.numbered_version(session, name, number)
+        if followed is not None:
+            study = studies.get_study(session, followed)
+            if study.dataset_name == name:
+                return datasets.get_version(session, study.dataset_version_id)
+        return datasets.latest_version(session, name)
+
+
+def _estimate(workspace: "Workspace", version: "DatasetVersion", spec: "StudySpec", *, as_json: bool) -> None:
+    from dashboard import wording
+    from tuning.estimate import estimate
+
     found = estimate(workspace, version, spec)
     if found is None:
         raise BadOption(
@@ -335,7 +363,7 @@ def _say_how_long(workspace: "Workspace", study: "Study", spec: "StudySpec") -> 
 
 def _launch(
     workspace: "Workspace",
-    name: str,
+    version: "DatasetVersion",
     spec: "StudySpec",
     study_name: str | None,
     *,
@@ -345,7 +373,7 @@ def _launch(
     from tuning import queries
     from tuning.commands import launch_study
 
-    launched = launch_study(workspace, name, spec, name=study_name)
+    launched = launch_study(workspace, version.dataset_name, spec, name=study_name, version_id=version.id)
     if not detach:
         _say_how_long(workspace, launched, spec)
     if detach:
@@ -353,7 +381,9 @@ def _launch(
         if not queries.worker_alive(workspace):
             hint = f"No worker is running; start one: simplenet worker (or everything: simplenet up). {hint}"
         reporting.answer(
-            launched, as_json=as_json, text=f"Study {launched.id} of '{name}' waits for a worker. {hint}"
+            launched,
+            as_json=as_json,
+            text=f"Study {launched.id} of '{launched.dataset_name}' waits for a worker. {hint}",
         )
         return
     try:

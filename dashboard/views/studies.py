@@ -1,6 +1,7 @@
 """Studies: the list, the form for a new one, and one study live."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 import streamlit as st
@@ -12,9 +13,8 @@ from dashboard.session import workspace
 from dashboard.views import DATASETS, STUDIES
 from storage import datasets, studies
 from storage.errors import StudyNotFound
-from storage.records import Study, now
+from storage.records import DatasetVersion, Study, now
 from tuning import commands, steering
-from tuning.spec import StudySpec
 
 LIVE_SECONDS = 2.0
 PAGE_SIZE = 20
@@ -97,25 +97,47 @@ def _new() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         name = choosing.dataset(names, width="stretch")
-        with workspace().session() as session:
-            version = datasets.latest_version(session, name)
+        version = _version(name)
         form = st.container()
     with right:
         study_form.explain(version)
     with form:
-        spec = study_form.show(version, _like())
+        other = _study(st.query_params["like"]) if "like" in st.query_params else None
+        follows = None if other is None else _about(other, version)
+        spec = study_form.show(version, None if other is None else steering.like(other))
     if spec is not None:
-        study = commands.launch_study(workspace(), name, spec)
+        spec = replace(spec, follows=follows)
+        study = commands.launch_study(workspace(), name, spec, version_id=version.id)
         st.switch_page(STUDIES, query_params={"dataset": name, "study": str(study.id)})
 
 
-def _like() -> StudySpec | None:
-    """The settings of the study that the address names to begin with."""
-    if "like" not in st.query_params:
+def _version(name: str) -> DatasetVersion:
+    """The version to search on: the latest, unless a person chooses one of those before."""
+    with workspace().session() as session:
+        latest, versions = datasets.latest_version(session, name), datasets.list_versions(session, name)
+    if len(versions) == 1:
+        return latest
+    return st.selectbox(
+        "Version of the dataset",
+        versions,
+        format_func=lambda one: f"{one.number}{f' · {one.title}' if one.title else ''}",
+        key=f"version-of-{name}",
+        help="The latest, unless a search is to be repeated on pictures as they were before.",
+    )
+
+
+def _about(other: Study, version: DatasetVersion) -> int | None:
+    """Say whose settings the form begins with; answers the study whose trials are taken over, if any."""
+    st.caption(f":material/content_copy: Begins with the settings of study “{wording.plain(other.name)}”.")
+    if other.dataset_version_id != version.id:  # values of other pictures say nothing
         return None
-    study = _study(st.query_params["like"])
-    st.caption(f":material/content_copy: Begins with the settings of study “{wording.plain(study.name)}”.")
-    return steering.like(study)
+    wanted = st.checkbox(
+        "Start from its trials",
+        key=f"follow-{other.id}",
+        help="The search knows their values from the start. Objective, size, epochs and seeds must stay the same; "
+        "ranges may be set narrower or wider.",
+    )
+    return other.id if wanted else None
 
 
 def _one(study_id: str) -> None:

@@ -175,3 +175,19 @@ def test_clone_and_narrow(simplenet, own_studied_home: Path):
     assert "has 2 completed trials" in refusal(simplenet("studies", "narrow", 1))
     for command in ("clone", "narrow", "archive", "unarchive", "move-up"):
         assert "no study with id 99" in refusal(simplenet("studies", command, 99), ExitCode.NOTHING)
+
+
+def test_study_of_a_former_version_and_from_the_trials_of_another(simplenet, queued, make_folder):
+    first = queued("--trials", 3)
+    assert simplenet("ingest", make_folder("more", train=30), "--name", "parts").exit_code == 0
+    latest = queued()
+    assert queued("--dataset-version", 1)["dataset_version_id"] == first["dataset_version_id"]
+    follower = queued("--like", 1, "--from", 1, "--noise-std", 0.01, 0.1)
+    assert follower["dataset_version_id"] == first["dataset_version_id"] != latest["dataset_version_id"]
+    assert (follower["spec"]["follows"], follower["spec"]["noise_std"]) == (1, [0.01, 0.1])
+    launch = ("study", "parts", "--detach")
+    assert "version 3; it has 1, 2" in refusal(simplenet(*launch, "--dataset-version", 3), ExitCode.NOTHING)
+    told = refusal(simplenet(*launch, "--from", 1, "--size", 128))
+    assert "height, width differ" in told
+    assert "dataset version differ" in refusal(simplenet(*launch, "--from", 1, "--dataset-version", 2))
+    refusal(simplenet(*launch, "--from", 99), ExitCode.NOTHING)

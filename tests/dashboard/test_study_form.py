@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from storage import studies
+from storage import datasets, studies
 from storage.records import StudyState, Wanted, now
 from storage.workspace import Workspace, open_workspace
 from tuning import search as searching
@@ -254,3 +254,20 @@ def test_cancelled_study_is_offered_no_trials(page, workspace):
     app = clean(page("views/studies.py", study=study.id))
     assert "Add trials" not in [button.label for button in app.button]
     steering.archive(workspace, study.id)
+
+
+def test_study_of_a_former_version_and_from_the_trials_of_another(page, workspace, make_folder):
+    with workspace.session() as session:
+        (first,) = datasets.list_versions(session, "parts")
+    other = launch_study(workspace, "parts", StudySpec(trials=3))
+    ingest_folder(workspace, make_folder("more", train=30, defects={"scratch": 5}), "parts")
+    app = clean(page("views/studies.py", new=1, dataset="parts", like=other.id))
+    box = named(app.selectbox, "Version of the dataset")
+    assert box.options == ["2", "1"]
+    assert not [one for one in app.checkbox if one.label == "Start from its trials"], "other pictures"
+    box.set_value(first).run()
+    named(clean(app).checkbox, "Start from its trials").check().run()
+    press(app, "Start the study")
+    with workspace.session() as session:
+        study = studies.list_studies(session)[0]
+    assert (study.dataset_version_id, study.spec["follows"]) == (first.id, other.id)
