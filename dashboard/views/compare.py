@@ -129,7 +129,7 @@ def _heads(compared: Sequence[Subject]) -> None:
             value = wording.number(subject.value)
             st.html(
                 f'<div><span class="sn-big">{value}</span> '
-                f'<span class="sn-muted">{escape(subject.objective)}</span></div>'
+                f'<span class="sn-muted">{escape(wording.figure_name(subject.objective))}</span></div>'
                 f'<div class="sn-muted">{escape(wording.configuration(subject.config))}</div>'
             )
             _ways(subject)
