@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 START_SECONDS = 60
+DEBIAN = Path("/usr/lib/postgresql")  # has a folder per version, which Debian does not put on the path
 
 
 class Postgres:
@@ -37,7 +38,7 @@ class Postgres:
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
         with (self.folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
-                ["postgres", "-D", "data", "-p", str(self.port)]
+                [_program("postgres"), "-D", "data", "-p", str(self.port)]
                 + [part for name, value in options.items() for part in ("-c", f"{name}={value}")],
                 stdout=log,
                 stderr=log,
@@ -81,9 +82,7 @@ class Postgres:
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
     """A new server, running; skips the test where PostgreSQL is not installed."""
-    for program in ("initdb", "postgres"):
-        if shutil.which(program) is None:
-            pytest.skip(f"PostgreSQL's program {program} is not on the path")
+    initdb = _program("initdb")
     # Not below pytest's own folder: only its owner may enter that, and PostgreSQL refuses to run as root.
     folder = Path(tempfile.mkdtemp(prefix="simplenet-postgres-"))
     owner: dict[str, Any] = {"cwd": folder}
@@ -96,7 +95,7 @@ def running_postgres() -> Iterator[Postgres]:
         with (folder / "log").open("wb") as log:
             subprocess.run(
                 [
-                    "initdb",
+                    initdb,
                     "--pgdata=data",
                     "--username=simplenet",
                     "--auth=trust",
@@ -113,3 +112,11 @@ def running_postgres() -> Iterator[Postgres]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _program(name: str) -> str:
+    found = [str(path) for path in sorted(DEBIAN.glob(f"*/bin/{name}"))]
+    program = shutil.which(name) or (found[-1] if found else None)
+    if program is None:
+        pytest.skip(f"PostgreSQL's program {name} is neither on the path nor under {DEBIAN}")
+    return program
