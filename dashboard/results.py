@@ -29,6 +29,8 @@ def _at(figures: Mapping[str, Any], counts: Mapping[str, Any] | None) -> dict[st
     return {
         **figures,
         "f1": _f1(told) if told else None,
+        "f1_low": None,
+        "f1_high": None,
         "escapes": told.get("escapes"),
         "false_rejects": told.get("false_rejects"),
         "by_defect_type": {

@@ -29,10 +29,14 @@ class Figures:
     anomalous: int
     synthetic: bool  # the anomalous ones carry planted defects
     image_auroc: float
-    image_auroc_low: float  # 95 % bootstrap interval over images
+    image_auroc_low: float  # 95 % bootstrap interval over images, as those below
     image_auroc_high: float
     average_precision: float
+    average_precision_low: float
+    average_precision_high: float
     f1: float  # at the threshold
+    f1_low: float
+    f1_high: float
     best_f1: float  # over all thresholds: needs the labels, so no model reaches it by rule
     false_rejects: int  # normal pictures above the threshold
     escapes: int  # anomalous pictures at or below it
@@ -113,21 +117,30 @@ def figures(
         UndefinedMetric: the pictures are all normal or all anomalous.
     """
     labels = np.array([kind is not None for kind in defect_types])
-    low, high = metrics.bootstrap_interval(metrics.image_auroc, scores, labels, seed=seed)
     rejected = scores > threshold
     marked = [(map_, mask) for map_, mask in zip(maps, masks, strict=True) if mask is not None]
     has_pixels = any(mask.any() for _, mask in marked)
     pixel_maps, pixel_masks = [map_ for map_, _ in marked], [mask for _, mask in marked]
+
+    def interval(statistic: metrics.Statistic) -> tuple[float, float]:
+        return metrics.bootstrap_interval(statistic, scores, labels, seed=seed)
+
+    auroc, precision = interval(metrics.image_auroc), interval(metrics.average_precision)
+    f1 = interval(lambda values, anomalous: metrics.f1_at(values, anomalous, threshold))
     return Figures(
         images=len(labels),
         normal=int((~labels).sum()),
         anomalous=int(labels.sum()),
         synthetic=synthetic,
         image_auroc=metrics.image_auroc(scores, labels),
-        image_auroc_low=low,
-        image_auroc_high=high,
+        image_auroc_low=auroc[0],
+        image_auroc_high=auroc[1],
         average_precision=metrics.average_precision(scores, labels),
+        average_precision_low=precision[0],
+        average_precision_high=precision[1],
         f1=metrics.f1_at(scores, labels, threshold),
+        f1_low=f1[0],
+        f1_high=f1[1],
         best_f1=metrics.best_f1(scores, labels)[0],
         false_rejects=int((rejected & ~labels).sum()),
         escapes=int((~rejected & labels).sum()),

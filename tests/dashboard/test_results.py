@@ -15,6 +15,8 @@ TEST = {
     "image_auroc_high": 0.988,
     "average_precision": 0.97,
     "f1": 0.9,
+    "f1_low": 0.8,
+    "f1_high": 0.95,
     "pixel_auroc": None,
     "aupro": None,
 }
@@ -95,3 +97,9 @@ def test_what_nobody_counted_at_a_point_is_left_open() -> None:
 
 def test_at_its_own_threshold_a_model_keeps_its_figures() -> None:
     assert results.at_point(FIGURES, replace(POINT, threshold=0.5)) == FIGURES
+
+
+def test_interval_of_f1_is_not_told_beside_that_of_another_threshold() -> None:
+    figures = {"test": TEST, "calibration": {"threshold": 0.5}}
+    assert results.interval(figures["test"], "f1") == (0.8, 0.95)
+    assert results.interval(results.at_point(figures, POINT)["test"], "f1") is None
