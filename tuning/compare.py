@@ -1,11 +1,11 @@
-"""Trials and models of a dataset side by side: what differs, their figures, and the pictures that they disagree on.
+"""Trials, studies and models of a dataset side by side: what differs, their figures, and where they disagree.
 
-A trial is named '3.7' (study 3, trial 7), a model 'v2' (version 2 of its dataset's model). All are compared on
-validation pictures: the sealed test is not read for a comparison.
+A trial is named '3.7' (study 3, trial 7), a study 's3', which stands there with its best trial, a model 'v2' (version 2
+of its dataset's model). All are compared on validation pictures: the sealed test is not read for a comparison.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ FIGURES = ("image_auroc", "average_precision", "f1", "pixel_auroc", "aupro", "fa
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A trial or a model, as it is compared."""
+    """A trial, a study or a model, as it is compared."""
 
-    key: str  # '3.7' or 'v2'
+    key: str  # '3.7', 's3' or 'v2'
     title: str  # for people
     version: DatasetVersion
     study: Study
@@ -46,6 +46,9 @@ class Subject:
     calibration: Calibration  # threshold, and the absolute scale of its heatmaps
     latency_ms: float | None
     model: Model | None  # None: a trial
+    best_so_far: Mapping[int, float] = field(
+        default_factory=dict
+    )  # of a study: highest value by trial, from 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +91,8 @@ def subjects(workspace: Workspace, dataset_name: str, keys: Sequence[str]) -> li
         datasets.get_dataset(session, dataset_name)
     if not LEAST <= len(keys) <= MOST:
         raise BadComparison(
-            f"{len(keys)} to compare: {LEAST} to {MOST} trials or models stand side by side. Name for instance 3.7 "
-            "(study 3, trial 7) and v2 (model version 2)."
+            f"{len(keys)} to compare: {LEAST} to {MOST} trials, studies or models stand side by side. Name for "
+            "instance 3.7 (study 3, trial 7), s4 (study 4) and v2 (model version 2)."
         )
     return [_subject(workspace, dataset_name, key) for key in keys]
 
@@ -193,12 +196,38 @@ def mlflow_url(workspace: Workspace, compared: Sequence[Subject]) -> str:
 def _subject(workspace: Workspace, dataset_name: str, key: str) -> Subject:
     if key.startswith("v") and key[1:].isdecimal():
         return _model(workspace, dataset_name, int(key[1:]))
+    if key.startswith("s") and key[1:].isdecimal():
+        return _whole_study(workspace, dataset_name, int(key[1:]))
     study, dot, trial = key.partition(".")
     if not (dot and study.isdecimal() and trial.isdecimal()):
         raise BadComparison(
-            f"'{key}' names neither a trial nor a model. Write 3.7 for trial 7 of study 3, v2 for model version 2."
+            f"'{key}' names neither a trial nor a study nor a model. Write 3.7 for trial 7 of study 3, s3 for study "
+            "3, v2 for model version 2."
         )
     return _trial(workspace, dataset_name, int(study), int(trial) - 1)
+
+
+def _whole_study(workspace: Workspace, dataset_name: str, study_id: int) -> Subject:
+    """A study by its best trial, and by how it got there."""
+    with workspace.session() as session:
+        study = studies.get_study(session, study_id)
+    best = queries.best_trial(workspace, study)
+    if best is None:
+        raise BadComparison(
+            f"Study {study_id} has no completed trial within its limits, so no best one. Compare it when it has."
+        )
+    highest, best_so_far = float("-inf"), {}
+    for trial in queries.study_trials(workspace, study):
+        if trial.state == "completed" and trial.value is not None:
+            highest = max(highest, trial.value)
+        if highest > float("-inf"):
+            best_so_far[trial.number + 1] = highest
+    return replace(
+        _trial(workspace, dataset_name, study_id, best.number),
+        key=f"s{study_id}",
+        title=f"Study {study_id}, its best trial ({best.number + 1})",
+        best_so_far=best_so_far,
+    )
 
 
 def _trial(workspace: Workspace, dataset_name: str, study_id: int, number: int) -> Subject:

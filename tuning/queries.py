@@ -19,7 +19,7 @@ from storage.records import Study, Worker, now
 from storage.settings import Settings
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning.budget import own
+from tuning.budget import best, own
 from tuning.insight import Importance, Method, importance
 from tuning.search import LOST, open_storage, study_name
 
@@ -69,6 +69,20 @@ def study_trials(workspace: Workspace, study: Study) -> list[TrialRecord]:
         return []
     with _readable():
         return records(search)
+
+
+def best_trial(workspace: Workspace, study: Study) -> TrialRecord | None:
+    """The study's own trial of the highest value that keeps all limits; None where there is none yet.
+
+    Raises:
+        DatabaseUnavailable: Optuna's database can't be read.
+    """
+    search = opened(workspace, study.id)
+    if search is None:
+        return None
+    with _readable():
+        found = best(search.get_trials(deepcopy=False))
+    return None if found is None else _record(found)
 
 
 def study_importance(

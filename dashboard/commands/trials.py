@@ -77,14 +77,15 @@ def compare(
     keys: Annotated[
         list[str],
         typer.Argument(
-            metavar="TRIAL-OR-MODEL…",
-            help="2 to 6 of them: 3.7 is trial 7 of study 3, v2 is model version 2.",
+            metavar="WHAT…",
+            help="2 to 6 of them: 3.7 is trial 7 of study 3, s3 is study 3 with its best trial, v2 is model version "
+            "2.",
         ),
     ],
     limit: Annotated[int, typer.Option("--limit", min=0, help="Pictures to list that they disagree on.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Set trials and models side by side: what differs, their figures, and the pictures that they disagree on."""
+    """Set trials, studies and models side by side: what differs, their figures, and where they disagree."""
     from tuning import compare as comparing
 
     workspace = reporting.open_workspace()

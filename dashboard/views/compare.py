@@ -1,4 +1,4 @@
-"""Compare: two to six trials and models of a dataset side by side."""
+"""Compare: two to six trials, studies and models of a dataset side by side."""
 
 from collections.abc import Sequence
 from html import escape
@@ -43,7 +43,7 @@ def show() -> None:
     if len(keys) < compare.LEAST:
         choosing.none_yet(
             "Nothing chosen yet",
-            f"Choose {compare.LEAST} to {compare.MOST} trials or models above, or in the table of a study.",
+            f"Choose {compare.LEAST} to {compare.MOST} trials, studies or models above, or trials in a study's table.",
         )
         st.page_link(STUDIES, label="Studies", icon=":material/tune:")
         return
@@ -73,7 +73,7 @@ def _choose(name: str) -> list[str]:
         max_selections=compare.MOST,
         key=box,
         on_change=changed,
-        placeholder="Choose trials and models",
+        placeholder="Choose trials, studies and models",
     )
     return chosen
 
@@ -87,8 +87,14 @@ def _offered(name: str) -> dict[str, str]:
         f"v{model.version}": f"Model version {model.version} ({model.state.value})"
         for model in sorted(known, key=lambda model: -model.version)
     }
-    for study in latest[:STUDIES_OFFERED]:
-        found |= _best_trials(study)
+    trials = {study.id: _best_trials(study) for study in latest[:STUDIES_OFFERED]}
+    found |= {
+        f"s{study.id}": f"{study.name}, its best trial"
+        for study in latest[:STUDIES_OFFERED]
+        if trials[study.id]
+    }
+    for own in trials.values():
+        found |= own
     return found
 
 
@@ -103,7 +109,13 @@ def _best_trials(study: Study) -> dict[str, str]:
 
 def _title(key: str) -> str:
     study, _, trial = key.partition(".")
-    return f"Study {study}, trial {trial}" if trial else f"Model version {key.removeprefix('v')}"
+    if trial:
+        return f"Study {study}, trial {trial}"
+    return (
+        f"Study {key[1:]}, its best trial"
+        if key.startswith("s")
+        else f"Model version {key.removeprefix('v')}"
+    )
 
 
 def _heads(compared: Sequence[Subject]) -> None:
@@ -198,10 +210,15 @@ def _titles(compared: Sequence[Subject]) -> list[str]:
 
 
 def _curves(compared: Sequence[Subject]) -> None:
-    if not any(subject.curve for subject in compared):
-        return
     same = {subject.objective for subject in compared}
     name = wording.figure_name(same.pop()) if len(same) == 1 else "objective"
+    if any(subject.best_so_far for subject in compared):
+        st.subheader("Best so far, by trial")
+        searched = [subject.best_so_far for subject in compared]
+        drawn = charts.curves_beside(_titles(compared), searched, name, by="trial")
+        st.plotly_chart(drawn, config=charts.MODE_BAR, key="searched")
+    if not any(subject.curve for subject in compared):
+        return
     st.subheader("By epoch")
     drawn = charts.curves_beside(_titles(compared), [subject.curve for subject in compared], name)
     st.plotly_chart(drawn, config=charts.MODE_BAR, key="beside")

@@ -51,7 +51,7 @@ def test_link_opens_the_same_runs_in_mlflow(page, studied_home) -> None:
 
 def test_nothing_chosen_says_what_to_do_and_offers_models_and_the_best_trials(page, studied_home) -> None:
     app = _clean(page("views/compare.py", dataset="parts"))
-    assert "Choose 2 to 6 trials or models" in " ".join(item.proto.body for item in app.get("html"))
+    assert "Choose 2 to 6 trials, studies or models" in " ".join(item.proto.body for item in app.get("html"))
     (box,) = app.multiselect
     assert "Model version 1 (champion)" in box.options
     assert any("trial 1" in option for option in box.options)
@@ -93,6 +93,17 @@ def test_command_tells_the_same_as_text_and_json(simplenet, studied_home) -> Non
     assert "Image AUROC" in text
     assert "decided differently" in text
     assert "The same in MLflow: http" in text
+
+
+def test_study_stands_there_with_its_best_trial_and_its_way_to_it(page, simplenet, studied_home) -> None:
+    app = _clean(page("views/compare.py", dataset="parts", of="s1,1.2"))
+    (title,) = [column for column in app.dataframe[1].value.columns if "its best trial" in column]
+    assert len(app.get("plotly_chart")) == 2
+    answer = json.loads(simplenet("compare", "parts", "s1", "v1", "--json").stdout)
+    best, model = answer["compared"]
+    assert (best["key"], title) == ("s1", f"Study 1, its best trial ({best['trial']})")
+    assert best["trial"] == model["trial"]  # the champion came of it
+    assert "no study" in simplenet("compare", "parts", "s9", "v1").stderr.lower()
 
 
 def test_command_refuses_what_is_not_there(simplenet, studied_home) -> None:
