@@ -22,6 +22,13 @@ Optuna = Annotated[str | None, typer.Option(metavar="URL", help="Optuna's databa
 TrackingServer = Annotated[
     str | None, typer.Option(metavar="URL", help="MLflow server of the installation to join.")
 ]
+Pictures = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Where its pictures are: a shared folder, or s3://bucket/prefix with credentials in the environment.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -91,13 +98,7 @@ def worker(
         str | None,
         typer.Option(metavar="NAME", help="Where it runs, as pages show it. Default: this machine's name."),
     ] = None,
-    blobs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PLACE",
-            help="Where its pictures are: a shared folder, or s3://bucket/prefix with credentials in the environment.",
-        ),
-    ] = None,
+    blobs: Pictures = None,
 ) -> None:
     """Run a worker: it takes waiting studies and runs their trials. Ctrl-C ends it after its present step.
 
@@ -140,6 +141,7 @@ def workers(
     database: Database = None,
     optuna: Optuna = None,
     tracking: TrackingServer = None,
+    blobs: Pictures = None,
 ) -> None:
     """Keep workers placed on a Ray cluster, and restart them elsewhere when a node dies. Ctrl-C ends them all.
 
@@ -150,7 +152,7 @@ def workers(
     from tuning import ray_workers
 
     share = ray_workers.Share(gpus=gpus_per_worker, cpus=cpus_per_worker)
-    settings = _settings(database, optuna, tracking)
+    settings = _settings(database, optuna, tracking, blobs)
     ray_workers.check_settings(settings, share)
     with ray_workers.connected(ray):
         stop = _stop_on_signals()  # Ray has put its own handler in the place of one that stood before
@@ -191,7 +193,7 @@ def version() -> None:
 
 
 def _settings(
-    database: str | None, optuna: str | None, tracking: str | None, blobs: str | None = None
+    database: str | None, optuna: str | None, tracking: str | None, blobs: str | None
 ) -> "Settings":
     """Those of the installation to join."""
     given = {"database_url": database, "optuna_url": optuna, "tracking_uri": tracking, "blobs_url": blobs}

@@ -13,6 +13,7 @@ from dashboard.components.study_space import Fields
 from dashboard.session import workspace
 from engine.geometry import RESIZES
 from storage.records import DatasetVersion, Role
+from tuning import queries
 from tuning.errors import TuningError
 from tuning.estimate import Estimate
 from tuning.presets import PRESETS, STANDARD, preset_spec
@@ -52,7 +53,7 @@ def show(version: DatasetVersion, base: StudySpec | None = None) -> StudySpec | 
         st.error(wording.plain(problem), icon=":material/error:")
     else:
         _say_how_long(version, spec, chosen)
-    if workspace().settings.optuna_url.startswith("sqlite"):
+    if not queries.shares_studies(workspace().settings):
         st.caption(
             "This installation keeps its trials in SQLite: a study runs one trial at a time. Several studies run side "
             "by side, one per worker; with PostgreSQL the trials of one study do too."
