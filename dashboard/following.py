@@ -6,22 +6,25 @@ from dashboard import wording
 from storage.records import Study, StudyState
 
 
-def fraction_done(study: Study) -> float:
-    """0..1 over all trials, their epochs counted in."""
-    if study.state is StudyState.COMPLETED:
+def fraction_done(study: Study) -> float | None:
+    """0..1 of its trials, their epochs counted in, or of its minutes; None where only patience or a grid ends it."""
+    if study.state is StudyState.COMPLETED or study.progress.get("phase") == "champion":
         return 1.0
+    trials, minutes = study.spec["trials"], study.spec.get("minutes")
+    parts = []
+    if trials is not None:
+        parts.append((ended(study) + _within(study)) / trials)
+    if minutes is not None:
+        parts.append(_searched(study) / (60 * minutes))
+    return min(1.0, max(parts)) if parts else None
+
+
+def ended(study: Study) -> int:
+    """How many trials of its budget have ended, as its worker last told."""
     progress = study.progress
-    if progress.get("phase") == "champion":
-        return 1.0
-    trials = study.spec["trials"]
-    if trials is None:  # another limit ends it, and nobody knows when
-        return 0.0
-    trial = int(progress.get("trial", 0))
-    if trial == 0:
-        return 0.0
-    epochs = int(progress.get("epochs", 0))
-    within = int(progress.get("epoch", 0)) / epochs if epochs else 0.0
-    return min(1.0, (trial - 1 + within) / trials)
+    return int(
+        progress.get("ended", max(0, int(progress.get("trial", 0)) - 1))
+    )  # older workers told no "ended"
 
 
 def orphaned(study: Study, now: datetime) -> bool:
@@ -29,14 +32,45 @@ def orphaned(study: Study, now: datetime) -> bool:
     return study.state is StudyState.RUNNING and study.lease_until is not None and study.lease_until < now
 
 
-def seconds_left(study: Study, now: datetime) -> float | None:
-    """A guess from the pace so far; None before a trial has ended, or while nothing runs."""
-    done = fraction_done(study)
-    if study.state is not StudyState.RUNNING or study.started_at is None or not 0 < done < 1:
+def seconds_left(study: Study) -> float | None:
+    """A guess from the time spent in trials so far, or what is left of its minutes; None where nobody knows.
+
+    No clock is read: pauses, other machines' clocks and the time since the worker last told something are left out.
+    """
+    progress, minutes = study.progress, study.spec.get("minutes")
+    training = study.state is StudyState.RUNNING and progress.get("phase") == "training"
+    if not training or progress.get("waiting_for_others"):
         return None
-    if int(study.progress.get("trial", 0)) < 2:
+    known = [60 * minutes - _searched(study)] if minutes is not None else []
+    by_trials = _seconds_of_trials(study)
+    known += [] if by_trials is None else [by_trials]
+    left = min(known, default=0.0)
+    return left if left > 0 else None
+
+
+def _seconds_of_trials(study: Study) -> float | None:
+    """Wall time that the trials left take at the pace of those that ended; None before the first has."""
+    progress, trials = study.progress, study.spec["trials"]
+    if trials is None or not ended(study) or not progress.get("searched"):
         return None
-    return (now - study.started_at).total_seconds() * (1 - done) / done
+    # With several workers, trials that run by now are partly done as well.
+    done = ended(study) + float(progress.get("under_way", 0.0))
+    elapsed, within = float(progress.get("elapsed", 0.0)), _within(study)
+    left = (trials - done) * float(progress["searched"]) / done - elapsed
+    present = elapsed * (1 - within) / within if within else 0.0  # it may be a slow one
+    return max(left, present)
+
+
+def _searched(study: Study) -> float:
+    """Seconds in which trials ran, the present one included."""
+    present = float(study.progress.get("elapsed", 0.0)) if study.state is StudyState.RUNNING else 0.0
+    return float(study.progress.get("searched", 0.0)) + present
+
+
+def _within(study: Study) -> float:
+    """0..1 of the epochs of the trial that its leading worker runs."""
+    epochs = int(study.progress.get("epochs") or 0) if study.state is StudyState.RUNNING else 0
+    return min(1.0, int(study.progress.get("epoch", 0)) / epochs) if epochs else 0.0
 
 
 def status_line(study: Study, *, with_epoch: bool = True) -> str:
@@ -66,6 +100,8 @@ def _doing(study: Study, *, with_epoch: bool) -> str:
     if progress.get("waiting_for_others"):
         return f"other workers run the last trials, best {wording.number(progress.get('best'))}"
     parts = [f"trial {progress.get('trial', 1)}" + (f" of {trials}" if trials else "")]
+    if (patience := study.spec.get("patience")) and "fruitless" in progress:
+        parts.append(f"{progress['fruitless']} of {patience} without improvement")
     if with_epoch and progress.get("epochs"):
         parts.append(f"epoch {progress.get('epoch', 0)} of {progress['epochs']}")
     if progress.get("best") is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -95,6 +96,31 @@ def seconds_searched(trials: Iterable[FrozenTrial], now: datetime | None = None)
         seconds += max(0.0, (end - max(start, until)).total_seconds())
         until = max(until, end)
     return seconds
+
+
+def reported(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = None) -> dict[str, Any]:
+    """How far the search is, for the progress that a worker shows of its study when a trial begins or ends."""
+    now = now or datetime.now()
+    ended, found = counted(trials), best(trials)
+    return {
+        "trial": ended + 1,
+        "ended": ended,
+        "under_way": _under_way(trials, now),
+        "searched": seconds_searched(trials, now),
+        "fruitless": fruitless(trials, spec.tolerance),
+        "elapsed": 0.0,  # seconds in the trial since; told with its epochs
+        "best": found.value if found else None,
+    }
+
+
+def _under_way(trials: Sequence[FrozenTrial], now: datetime) -> float:
+    """How many trials' worth of work those hold that run now, by the mean time of those that ended."""
+    ended = [trial for trial in own(trials) if trial.state.is_finished() and LOST not in trial.user_attrs]
+    mean = sum(seconds_searched([trial], now) for trial in ended) / len(ended) if ended else 0.0
+    if mean <= 0:
+        return 0.0
+    running = [trial for trial in own(trials) if trial.state is TrialState.RUNNING]
+    return sum(min(1.0, seconds_searched([trial], now) / mean) for trial in running)
 
 
 def why_no_best(trials: Sequence[FrozenTrial], spec: StudySpec) -> str:

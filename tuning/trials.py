@@ -6,6 +6,7 @@ Optuna knows as completed is whole, and one that is not can be tried again.
 
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from storage.records import TrialSlot
 from tuning import recording, retries
 from tuning import search as searching
 from tuning.bench import Bench, is_memory
+from tuning.budget import reported
 from tuning.child import ChildDied
 from tuning.computing import RunTrial, Trained
 from tuning.context import StudyContext
@@ -163,10 +165,12 @@ def _train(
     lease = context.lease
     metrics = recording.EpochMetrics(context.tracking, run_id)
     pruned: list[str] = []
+    began = time.monotonic()
 
     def on_epoch(about: tuple[Any, ...]) -> bool:
         epoch, epochs, loss, value = about
-        lease.report({"phase": "training", "epoch": epoch, "epochs": epochs})
+        elapsed = time.monotonic() - began
+        lease.report({"phase": "training", "epoch": epoch, "epochs": epochs, "elapsed": elapsed})
         if value is None:  # of a further seed: its epochs can't be compared with those of other trials
             return True
         metrics.add(epoch, {"loss": loss, f"validation.{context.spec.objective}": value})
@@ -204,8 +208,8 @@ def _keep(context: StudyContext, search: optuna.Study, begun: _Begun, run_id: st
 def _tidy(context: StudyContext, search: optuna.Study) -> None:
     """After a trial has ended: show the best, and delete the heads that are not among the best any more."""
     trials = begun_of(context, search)
-    best = searching.best(trials)
-    context.lease.report({"best": best.value if best else None}, at_once=True)
+    ended = {name: value for name, value in reported(trials, context.spec).items() if name != "trial"}
+    context.lease.report({**ended, "epoch": 0}, at_once=True)
     recording.sweep_heads(context, trials)
 
 
@@ -328,9 +332,7 @@ def _settled(context: StudyContext, search: optuna.Study) -> bool:
 
 
 def _progress(context: StudyContext, search: optuna.Study) -> dict[str, Any]:
-    trials = begun_of(context, search)
-    best = searching.best(trials)
-    return {"trial": searching.counted(trials) + 1, **({"best": best.value} if best else {})}
+    return reported(begun_of(context, search), context.spec)
 
 
 def _slots(context: StudyContext) -> list[TrialSlot]:

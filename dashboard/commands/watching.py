@@ -81,7 +81,7 @@ class _display:  # noqa: N801 (reads as a phrase: `with _display() as show`)
             console=Console(stderr=True),
         )
         self._bar.start()
-        self._task = self._bar.add_task("waiting for a worker", total=1.0)
+        self._task = self._bar.add_task("waiting for a worker", total=None)
         return self._draw
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +91,9 @@ class _display:  # noqa: N801 (reads as a phrase: `with _display() as show`)
     def _draw(self, study: "Study") -> None:
         from dashboard.following import fraction_done, status_line
 
-        self._bar.update(self._task, description=status_line(study), completed=fraction_done(study))
+        done = fraction_done(study)
+        total = None if done is None else 1.0  # without a known end the bar swings
+        self._bar.update(self._task, description=status_line(study), completed=done or 0.0, total=total)
 
     def _write(self, study: "Study") -> None:
         from dashboard.following import status_line

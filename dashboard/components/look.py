@@ -48,6 +48,14 @@ def top(title: str) -> DeltaGenerator:
     return row
 
 
+def progress(fraction: float | None, text: str) -> None:
+    """Draw a bar with plain text; the text alone where nobody knows the end."""
+    if fraction is None:
+        st.markdown(f":material/hourglass: {plain(text)}")
+    else:
+        st.progress(fraction, text=plain(text))
+
+
 def line(*parts: str) -> None:
     """Draw pieces of HTML side by side; plain text must be escaped by the caller."""
     st.html(f'<div class="sn-line">{"".join(parts)}</div>')

@@ -59,10 +59,10 @@ def _state(study_id: int, drawn: StudyState) -> None:
     if study.wanted is not Wanted.RUN and study.state is StudyState.RUNNING:
         badges.append(look.note(f"{study.wanted.value} asked for; waits for the present step"))
     look.line(*badges)
-    left = following.seconds_left(study, now())
+    left = following.seconds_left(study)
     about = following.status_line(study, with_epoch=False)
     about += f", {wording.time_left(left)}" if left is not None else ""
-    st.progress(following.fraction_done(study), text=wording.plain(about))
+    look.progress(following.fraction_done(study), about)
     if study.state is StudyState.RUNNING:
         _running(study)
     if "backbone" in study.progress:

@@ -77,7 +77,7 @@ def _rows(shown: Sequence[int]) -> None:
                     look.note("archived") if study.archived_at else "",
                 )
             with progress:
-                st.progress(following.fraction_done(study), text=wording.plain(following.status_line(study)))
+                look.progress(following.fraction_done(study), following.status_line(study))
             with link:
                 st.page_link(
                     STUDIES,

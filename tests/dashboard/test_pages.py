@@ -264,6 +264,23 @@ def test_running_study_can_be_paused_and_shows_its_progress(page: Page, waiting:
     assert any(button.label == "Resume" for button in app.button)
 
 
+def test_study_without_a_known_end_shows_words_instead_of_an_empty_bar(
+    page: Page, waiting: Workspace
+) -> None:
+    from storage import studies
+    from storage.records import now
+
+    study = launch_study(waiting, "parts", StudySpec(trials=None, patience=10))
+    with waiting.session() as session:
+        assert studies.claim(session, worker_id="w", now=now(), lease_seconds=600) is not None
+        progress = {"phase": "training", "trial": 13, "ended": 12, "fruitless": 3}
+        studies.set_progress(session, study_id=study.id, worker_id="w", attempt=1, progress=progress)
+    for parameters in ({"study": study.id}, {}):
+        app = _clean(page("views/studies.py", **parameters))
+        assert len(app.get("progress")) == 0
+        assert any("3 of 10 without improvement" in line.value for line in app.markdown)
+
+
 def test_completed_study_shows_trials_and_the_way_to_its_model(page: Page, studied_home: Path) -> None:
     app = _clean(page("views/studies.py", study=1))
     trials = app.dataframe[0].value

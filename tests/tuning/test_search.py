@@ -212,8 +212,11 @@ def test_running_trials_are_taken_off_the_budget(url, run_one):
 
 
 def at(url, number, start, end):
-    """Let a trial have run between two minutes of one day."""
-    times = [str(datetime(2030, 1, 1) + timedelta(minutes=minute)) for minute in (start, end)]
+    """Let a trial have run between two minutes of one day; it runs still where there is no end."""
+    times = [
+        None if minute is None else str(datetime(2030, 1, 1) + timedelta(minutes=minute))
+        for minute in (start, end)
+    ]
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
         connection.execute(
             "UPDATE trials SET datetime_start = ?, datetime_complete = ? WHERE number = ?", (*times, number)
@@ -235,6 +238,25 @@ def test_minutes_are_those_in_which_trials_ran(url, run_one):
     assert searching.left(trials, spec, now) > 0
     assert searching.left(trials, StudySpec(trials=None, minutes=9), now) == 0
     assert "9 minutes" in str(budget.ended_by(trials, StudySpec(trials=None, minutes=9), now))
+
+
+def test_progress_counts_the_time_of_trials_and_what_runs_beside(url, run_one):
+    spec = StudySpec(trials=10)
+    search = searching.open_search(url, 1, spec)
+    assert budget.reported(search.trials, spec)["searched"] == 0
+    for number, (start, end) in enumerate(((0, 4), (600, 604))):  # a pause of a night
+        run_one(search, spec)
+        at(url, number, start, end)
+    running = searching.ask(search, spec)
+    at(url, running.number, 700, None)
+    fresh = optuna.load_study(study_name=search.study_name, storage=optuna.storages.RDBStorage(url))
+    told = budget.reported(fresh.get_trials(), spec, datetime(2030, 1, 1) + timedelta(minutes=702))
+    assert {name: told[name] for name in ("trial", "ended", "under_way", "searched")} == {
+        "trial": 3,
+        "ended": 2,
+        "under_way": 0.5,
+        "searched": 10 * 60,
+    }
 
 
 def test_one_trial_is_tried_however_short_the_time(url, run_to_the_end):

@@ -591,6 +591,7 @@ def test_trials_are_added_while_the_study_runs(workspace, parts, make_spec):
     worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
     worker.start()
     wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    assert study_now(workspace, study.id).progress["elapsed"] > 0
     with workspace.session() as session:
         more = dataclasses.replace(spec, trials=2)
         extend_study(session, study.id, more.to_json(), was=study.spec)
@@ -599,6 +600,9 @@ def test_trials_are_added_while_the_study_runs(workspace, parts, make_spec):
     assert study.state is StudyState.COMPLETED, study.error
     ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
     assert len(ended) == 2
+    assert study.progress["ended"] == 2
+    spent = sum(trial.duration_seconds for trial in ended)
+    assert study.progress["searched"] == pytest.approx(spent, abs=0.01)
 
 
 def test_several_backbones_are_compared_in_one_study(workspace, parts, make_spec, run_to_end, tiny_weights):
