@@ -22,9 +22,10 @@ def fraction_done(study: Study) -> float | None:
 def ended(study: Study) -> int:
     """How many trials of its budget have ended, as its worker last told."""
     progress = study.progress
-    return int(
-        progress.get("ended", max(0, int(progress.get("trial", 0)) - 1))
-    )  # older workers told no "ended"
+    if "ended" in progress:
+        return int(progress["ended"])
+    begun = int(progress.get("trial", 0))  # all that older workers told
+    return (study.spec["trials"] or begun) if study.state is StudyState.COMPLETED else max(0, begun - 1)
 
 
 def orphaned(study: Study, now: datetime) -> bool:
@@ -74,13 +75,17 @@ def _within(study: Study) -> float:
 
 
 def status_line(study: Study, *, with_epoch: bool = True) -> str:
-    """What the study does now: 'trial 7 of 20, epoch 3 of 10, best 0.940'; and what it waits for, if anything."""
+    """What the study does now: '6 of 20 trials, epoch 3 of 10, best 0.940'; and what it waits for, if anything.
+
+    It counts trials of the budget that have ended. A trial's number is Optuna's everywhere, and no such count: those
+    that a study took over from another or gave up unfinished have numbers, too.
+    """
     waits = study.progress.get("waiting") if study.state is StudyState.RUNNING else None
     return _doing(study, with_epoch=with_epoch) + (f"; waiting: {waits}" if waits else "")
 
 
 def _doing(study: Study, *, with_epoch: bool) -> str:
-    progress, trials = study.progress, study.spec["trials"]
+    progress = study.progress
     if study.state is StudyState.QUEUED:
         return "waiting for a worker"
     if study.state is not StudyState.RUNNING:
@@ -99,7 +104,7 @@ def _doing(study: Study, *, with_epoch: bool) -> str:
         return f"best {wording.number(progress.get('best'))}; {step}"
     if progress.get("waiting_for_others"):
         return f"other workers run the last trials, best {wording.number(progress.get('best'))}"
-    parts = [f"trial {progress.get('trial', 1)}" + (f" of {trials}" if trials else "")]
+    parts = [trials_ended(study)]
     if (patience := study.spec.get("patience")) and "fruitless" in progress:
         parts.append(f"{progress['fruitless']} of {patience} without improvement")
     if with_epoch and progress.get("epochs"):
@@ -109,10 +114,15 @@ def _doing(study: Study, *, with_epoch: bool) -> str:
     return ", ".join(parts)
 
 
+def trials_ended(study: Study) -> str:
+    """'6 of 20 trials', or '6 trials' where their number is not fixed, or another limit has ended the study."""
+    trials, done = study.spec["trials"], ended(study)
+    fixed = trials is not None and study.state is not StudyState.COMPLETED
+    return f"{done:,} of {wording.plural(trials, 'trial')}" if fixed else wording.plural(done, "trial")
+
+
 def _stopped(study: Study) -> str:
-    trials = study.spec["trials"] or study.progress.get("trial", 0)
     best = study.progress.get("best")
     ending = f", best {wording.number(best)}" if best is not None else ""
-    if study.state is StudyState.COMPLETED:
-        return wording.plural(trials, "trial") + ending
-    return f"{study.state.value} at trial {study.progress.get('trial', 0)} of {trials}{ending}"
+    so_far = trials_ended(study)
+    return (so_far if study.state is StudyState.COMPLETED else f"{study.state.value} after {so_far}") + ending

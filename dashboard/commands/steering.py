@@ -58,13 +58,13 @@ def list_studies(
         known = sorted(rows.list_studies(session, dataset=dataset), key=lambda item: item.id, reverse=True)
     found = [study for study in known if archived or study.archived_at is None]
     text = reporting.table(
-        ["study", "dataset", "state", "trial", "best", "priority", "name"],
+        ["study", "dataset", "state", "trials", "best", "priority", "name"],
         [
             [
                 item.id,
                 item.dataset_name,
                 item.state.value + (", archived" if item.archived_at else ""),
-                _trial_of(item),
+                _trials_of(item),
                 _best_of(item),
                 item.priority or "",
                 item.name,
@@ -197,9 +197,11 @@ def _answer(workspace: "Workspace", study: "Study", text: str, *, as_json: bool)
     reporting.answer(study, as_json=as_json, text=text)
 
 
-def _trial_of(study: "Study") -> str:
-    done, trials = study.progress.get("trial", 0), study.spec["trials"]
-    return f"{done} of {trials}" if trials else str(done)
+def _trials_of(study: "Study") -> str:
+    from dashboard.following import ended
+
+    trials = study.spec["trials"]
+    return f"{ended(study)} of {trials}" if trials else str(ended(study))
 
 
 def _best_of(study: "Study") -> str:

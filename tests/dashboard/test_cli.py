@@ -471,7 +471,7 @@ def test_study_is_followed_to_its_model_by_a_worker_of_its_own(
     answer = json.loads(out)
     assert answer["study"]["state"] == "completed"
     assert answer["model"]["state"] == "champion"
-    assert "trial 1 of 2" in progress
+    assert "1 of 2 trials" in progress
     assert "Backbone: drawnet from the product itself" in progress
 
 
@@ -662,7 +662,7 @@ def test_interrupted_follower_leaves_the_study_running(
     with _start("study", "parts", "--trials", 50, "--size", 64, "--layers", "1,2") as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "trial 1 of 50" in line:
+            if "0 of 50 trials" in line:
                 break
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)

@@ -45,11 +45,16 @@ TRAINING = {"phase": "training", "trial": 7, "epoch": 3, "epochs": 10, "best": 0
         (StudyState.QUEUED, {}, "waiting for a worker"),
         (RUNNING, {}, "preparing"),
         (RUNNING, {"phase": "features", "done": 8, "total": 90}, "computing features, 8 of 90 pictures"),
-        (RUNNING, TRAINING, "trial 7 of 20, epoch 3 of 10, best 0.940"),
+        (RUNNING, TRAINING, "6 of 20 trials, epoch 3 of 10, best 0.940"),
         (RUNNING, {"phase": "champion", "best": 0.94, "message": "sealed test"}, "best 0.940; sealed test"),
-        (StudyState.COMPLETED, TRAINING, "20 trials, best 0.940"),
-        (StudyState.CANCELLED, TRAINING, "cancelled at trial 7 of 20, best 0.940"),
-        (StudyState.FAILED, {}, "failed at trial 0 of 20"),
+        (
+            StudyState.COMPLETED,
+            TRAINING,
+            "20 trials, best 0.940",
+        ),  # by a worker that did not tell how many ended
+        (StudyState.COMPLETED, {**TRAINING, "ended": 12}, "12 trials, best 0.940"),  # its patience was over
+        (StudyState.CANCELLED, TRAINING, "cancelled after 6 of 20 trials, best 0.940"),
+        (StudyState.FAILED, {}, "failed after 0 of 20 trials"),
     ],
 )
 def test_status_line(state: StudyState, progress: Mapping[str, Any], line: str) -> None:
@@ -57,7 +62,7 @@ def test_status_line(state: StudyState, progress: Mapping[str, Any], line: str) 
 
 
 def test_status_line_without_epochs_changes_once_per_trial() -> None:
-    assert status_line(_study(RUNNING, TRAINING), with_epoch=False) == "trial 7 of 20, best 0.940"
+    assert status_line(_study(RUNNING, TRAINING), with_epoch=False) == "6 of 20 trials, best 0.940"
 
 
 def test_fraction_counts_epochs_within_the_trial() -> None:
@@ -115,5 +120,5 @@ def test_patience_alone_has_no_known_end_and_is_told_in_words() -> None:
     study = _study(RUNNING, told, None, patience=10)
     assert fraction_done(study) is None
     assert seconds_left(study) is None
-    assert status_line(study, with_epoch=False) == "trial 7, 3 of 10 without improvement, best 0.940"
+    assert status_line(study, with_epoch=False) == "6 trials, 3 of 10 without improvement, best 0.940"
     assert fraction_done(_study(StudyState.COMPLETED, told, None, patience=10)) == 1

@@ -258,7 +258,7 @@ def test_running_study_can_be_paused_and_shows_its_progress(page: Page, waiting:
             session, study_id=study.id, worker_id="w", attempt=claimed.attempt, progress=progress
         )
     app = _clean(page("views/studies.py", study=study.id))
-    assert app.get("progress")[0].proto.text.startswith("trial 7 of 20, best 0.940")
+    assert app.get("progress")[0].proto.text.startswith("6 of 20 trials, best 0.940")
     _button(app, "Pause").click().run()
     assert _studies(waiting)[0].wanted is Wanted.PAUSE
     assert any(button.label == "Resume" for button in app.button)

@@ -4,6 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.sections.mattering import SECTIONS, tail
+from engine.config import SimpleNetConfig
 from storage import slots, studies
 from storage.records import Study, now
 from storage.settings import Settings
@@ -11,10 +12,12 @@ from storage.workspace import Workspace, open_workspace
 from tests.conftest import FolderFactory
 from tuning import queries
 from tuning import search as searching
+from tuning.budget import reported
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.spec import StudySpec
 from tuning.study_log import logged, study_log
+from tuning.trial import trial_config
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +65,29 @@ def test_every_running_trial_has_a_bar_with_its_worker_and_device(page, bare) ->
         slots.beat_slot(session, slot, {"epoch": 3, "epochs": 10})
     bars = _bars(_clean(page("views/studies.py", study=study.id)))
     assert bars[1] == "trial 7: epoch 3 of 10 · worker w on cpu, 2 threads"
+
+
+def test_follow_up_counts_its_trials_and_numbers_them_alike_everywhere(page, bare) -> None:
+    """Trials that it took over have numbers, too: its first one is no "trial 1"."""
+    url, spec = bare.settings.optuna_url, StudySpec(trials=20, follows=99)
+    before = searching.open_search(url, 99, StudySpec(trials=3))
+    for _ in range(3):
+        trial = searching.ask(before, StudySpec(trials=3))
+        trial.set_user_attr("config", trial_config(SimpleNetConfig(), trial.params).to_json())
+        before.tell(trial, 0.5)
+    study = _running(bare)
+    search = searching.open_search(url, study.id, spec)
+    trial = searching.ask(search, spec)
+    with bare.session() as session:
+        slot = slots.claim_slot(session, study_id=study.id, worker_id="w", limit=20)
+        slots.begin_trial(session, slot, trial.number)
+        told = {"phase": "training", **reported(search.get_trials(), spec)}
+        studies.set_progress(session, study_id=study.id, worker_id="w", attempt=1, progress=told)
+    app = _clean(page("views/studies.py", study=study.id))
+    bars = _bars(app)
+    assert bars[0].startswith("0 of 20 trials")
+    assert bars[1].startswith("trial 4: ")
+    assert list(app.dataframe[0].value["trial"]) == [4]
 
 
 def test_study_without_a_value_says_when_the_first_comes(page, bare) -> None:
