@@ -1,11 +1,13 @@
 """How far a study may still go, and which of its trials is the best: read from its trials alone, so any worker can."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.records import now as present
+from tuning import trial_times
 from tuning.spec import MAX_TRIALS, Sampler, StudySpec
 from tuning.wishes import FROM_STUDY, LOST, configuration, grid
 
@@ -43,7 +45,7 @@ def left(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = 
     run does not mean that the study is over: one of them may be lost, and its configuration is tried again.
 
     Args:
-        now: naive local time, as Optuna writes it.
+        now: the present moment; None: by this machine's clock.
     """
     if ended_by(trials, spec, now) is not None:
         return 0
@@ -74,9 +76,13 @@ def fruitless(trials: Iterable[FrozenTrial], tolerance: float) -> int:
     Args:
         tolerance: a new best is better than the one before by more than this.
     """
-    tried = [trial for trial in own(trials) if trial.state in _TRIED and trial.datetime_complete]
+    tried = [
+        (ended, trial.number, trial)
+        for trial in own(trials)
+        if trial.state in _TRIED and (ended := trial_times.ended(trial)) is not None
+    ]
     streak, reached = 0, float("-inf")
-    for trial in sorted(tried, key=lambda trial: (trial.datetime_complete, trial.number)):
+    for _, _, trial in sorted(tried):
         streak += 1
         if _completed(trial) and feasible(trial) and float(trial.value or 0.0) > reached + tolerance:
             streak, reached = 0, float(trial.value or 0.0)
@@ -85,13 +91,13 @@ def fruitless(trials: Iterable[FrozenTrial], tolerance: float) -> int:
 
 def seconds_searched(trials: Iterable[FrozenTrial], now: datetime | None = None) -> float:
     """Seconds in which at least one trial ran; what was given up unfinished is left out."""
-    now = now or datetime.now()
+    now = now or present()
     spans = sorted(
-        (trial.datetime_start, trial.datetime_complete or now)
+        (began, trial_times.ended(trial) or now)
         for trial in own(trials)
-        if trial.datetime_start is not None and LOST not in trial.user_attrs
+        if LOST not in trial.user_attrs and (began := trial_times.began(trial)) is not None
     )
-    seconds, until = 0.0, datetime.min
+    seconds, until = 0.0, datetime.min.replace(tzinfo=UTC)
     for start, end in spans:
         seconds += max(0.0, (end - max(start, until)).total_seconds())
         until = max(until, end)
@@ -100,7 +106,7 @@ def seconds_searched(trials: Iterable[FrozenTrial], now: datetime | None = None)
 
 def reported(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = None) -> dict[str, Any]:
     """How far the search is, for the progress that a worker shows of its study when a trial begins or ends."""
-    now = now or datetime.now()
+    now = now or present()
     ended, found = counted(trials), best(trials)
     return {
         "trial": ended + 1,

@@ -14,6 +14,7 @@ from engine.errors import EngineError
 from storage import datasets, studies
 from storage.records import DatasetVersion, Role
 from storage.workspace import Workspace
+from tuning import trial_times
 from tuning.budget import own
 from tuning.search import trials_of
 from tuning.spec import MAX_TRIALS, Pruner, Range, Sampler, StudySpec, Values
@@ -128,9 +129,10 @@ def _past_seconds(workspace: Workspace, version: DatasetVersion, spec: StudySpec
 
 def _durations(trials: Iterable[FrozenTrial]) -> list[float]:
     return [
-        trial.duration.total_seconds()
+        seconds
         for trial in own(trials)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.duration is not None
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and (seconds := trial_times.seconds(trial)) is not None
     ]
 
 

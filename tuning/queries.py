@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from storage.records import Study, Worker, now
 from storage.settings import Settings
 from storage.tracking import Tracking
 from storage.workspace import Workspace
+from tuning import trial_times
 from tuning.budget import best, own
 from tuning.insight import Importance, Method, importance
 from tuning.search import LOST, open_storage, study_name
@@ -183,9 +184,8 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         intermediate=dict(trial.intermediate_values),
         figures=attrs.get("figures", {}),
         config=attrs.get("config", {}),
-        # Optuna keeps naive local time.
-        started_at=trial.datetime_start.astimezone(UTC) if trial.datetime_start else None,
-        duration_seconds=trial.duration.total_seconds() if trial.duration else None,
+        started_at=trial_times.began(trial),
+        duration_seconds=trial_times.seconds(trial),
         run_id=attrs.get("run_id"),
         error=attrs.get("error", attrs.get(LOST)),
         from_paper=attrs.get("origin") == "paper",

@@ -17,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.errors import DatabaseUnavailable
+from tuning import trial_times
 from tuning.budget import best, counted, left, own, untried, why_no_best
 from tuning.spec import MAX_TRIALS, Pruner, Range, Sampler, StudySpec, Values
 from tuning.wishes import (
@@ -189,7 +190,9 @@ def ask(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
         points = untried(trials, spec)
         if points and not any(trial.state is TrialState.WAITING for trial in trials):
             search.enqueue_trial(points[0])
-    return search.ask(distributions(spec))
+    trial = search.ask(distributions(spec))
+    trial_times.note_beginning(trial)
+    return trial
 
 
 def note_result(trial: optuna.Trial, spec: StudySpec, result: "Findings") -> None:

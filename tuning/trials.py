@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from engine.errors import EngineError
 from storage import slots, studies
 from storage.errors import LeaseLost, StorageError
 from storage.records import TrialSlot
-from tuning import recording, retries
+from tuning import recording, retries, trial_times
 from tuning import search as searching
 from tuning.bench import Bench, is_memory
 from tuning.budget import reported
@@ -51,6 +51,7 @@ class _Begun:
     slot: TrialSlot
     trial: optuna.Trial
     spec: StudySpec  # as it was when the trial began
+    began: float = field(default_factory=time.monotonic)
 
 
 def run_trials(context: StudyContext, bench: Bench, search: optuna.Study, run: RunTrial) -> None:
@@ -233,6 +234,7 @@ def _failed(
         reason += NO_MEMORY if is_memory(error) else ALWAYS_CRASHES
     url = context.workspace.settings.optuna_url
     context.tracking.flush()
+    lease.patiently(partial(trial_times.note_seconds, trial, time.monotonic() - begun.began))
     again = lease.patiently(lambda: retries.try_again(url, search, trial.number, reason, **marks))
     _let_go(context, slots.free_slot if again else slots.finish_slot, begun.slot)
 
@@ -248,6 +250,7 @@ def _end(
     context.tracking.flush()
     lease = context.lease
     lease.check()
+    lease.patiently(partial(trial_times.note_seconds, begun.trial, time.monotonic() - begun.began))
     lease.patiently(lambda: retries.tell(search, begun.trial.number, value=value, state=state))
     _let_go(context, slots.finish_slot, begun.slot)
 

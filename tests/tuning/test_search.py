@@ -1,6 +1,7 @@
 """How a study searches: Optuna in a real SQLite file, asked and told as a worker does."""
 
 import sqlite3
+import time
 import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from engine.config import LOSSES
-from tuning import budget, retries
+from storage.records import now
+from tuning import budget, queries, retries, trial_times
 from tuning import search as searching
 from tuning.errors import BadSpec
 from tuning.knobs import KNOBS
@@ -212,7 +214,10 @@ def test_running_trials_are_taken_off_the_budget(url, run_one):
 
 
 def at(url, number, start, end):
-    """Let a trial have run between two minutes of one day; it runs still where there is no end."""
+    """Let a trial have run between two minutes of one day; it runs still where there is no end.
+
+    As older programs left it: with Optuna's naive local times alone.
+    """
     times = [
         None if minute is None else str(datetime(2030, 1, 1) + timedelta(minutes=minute))
         for minute in (start, end)
@@ -221,6 +226,7 @@ def at(url, number, start, end):
         connection.execute(
             "UPDATE trials SET datetime_start = ?, datetime_complete = ? WHERE number = ?", (*times, number)
         )
+        connection.execute("DELETE FROM trial_user_attributes WHERE key IN ('began_at', 'seconds')")
     connection.close()
 
 
@@ -233,11 +239,63 @@ def test_minutes_are_those_in_which_trials_ran(url, run_one):
         at(url, number, start, end)
     fresh = optuna.load_study(study_name=search.study_name, storage=optuna.storages.RDBStorage(url))
     trials = fresh.get_trials()
-    now = datetime(2030, 1, 1, 2)
-    assert budget.seconds_searched(trials, now) == 9 * 60
-    assert searching.left(trials, spec, now) > 0
-    assert searching.left(trials, StudySpec(trials=None, minutes=9), now) == 0
-    assert "9 minutes" in str(budget.ended_by(trials, StudySpec(trials=None, minutes=9), now))
+    moment = datetime(2030, 1, 1, 2).astimezone()
+    assert budget.seconds_searched(trials, moment) == 9 * 60
+    assert searching.left(trials, spec, moment) > 0
+    assert searching.left(trials, StudySpec(trials=None, minutes=9), moment) == 0
+    assert "9 minutes" in str(budget.ended_by(trials, StudySpec(trials=None, minutes=9), moment))
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_clock_that_jumps_inside_a_trial_neither_ends_a_budget_of_minutes_nor_prolongs_it(
+    url, run_one, hours
+):
+    spec = StudySpec(trials=None, minutes=30)
+    search = searching.open_search(url, 1, spec)
+    trial = searching.ask(search, spec)
+    trial_times.note_seconds(trial, 600)
+    search.tell(trial, 0.5)
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        jumped = str(datetime.now() + timedelta(hours=hours))
+        connection.execute("UPDATE trials SET datetime_complete = ?", (jumped,))
+    connection.close()
+    fresh = optuna.load_study(study_name=search.study_name, storage=optuna.storages.RDBStorage(url))
+    trials = fresh.get_trials()
+    assert budget.seconds_searched(trials) == 600
+    assert searching.left(trials, spec) > 0
+    assert queries.records(fresh)[0].duration_seconds == 600
+    assert searching.left(trials, StudySpec(trials=None, minutes=10)) == 0
+
+
+def test_worker_in_another_time_zone_does_not_shift_its_trials(url, monkeypatch):
+    spec = StudySpec(trials=None, minutes=30)
+    search = searching.open_search(url, 1, spec)
+    try:
+        for zone in ("America/New_York", "Asia/Tokyo"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            trial = searching.ask(search, spec)
+            trial_times.note_seconds(trial, 60)
+            search.tell(trial, 0.5)
+        searching.ask(search, spec)  # runs still
+        monkeypatch.setenv("TZ", "UTC")
+        time.tzset()
+        assert budget.seconds_searched(search.trials) < 70
+        assert budget.ended_by(search.trials, spec) is None
+        moments = [record.started_at for record in queries.records(search)]
+        assert moments == sorted(moments)
+        assert abs((now() - moments[0]).total_seconds()) < 60
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_length_of_a_trial_that_somebody_else_has_ended_is_not_written(url):
+    search = searching.open_search(url, 1, StudySpec())
+    trial = searching.ask(search, StudySpec())
+    search.tell(trial.number, state=TrialState.FAIL)
+    trial_times.note_seconds(trial, 60)
+    assert trial_times.SECONDS not in search.trials[0].user_attrs
 
 
 def test_progress_counts_the_time_of_trials_and_what_runs_beside(url, run_one):
@@ -250,7 +308,9 @@ def test_progress_counts_the_time_of_trials_and_what_runs_beside(url, run_one):
     running = searching.ask(search, spec)
     at(url, running.number, 700, None)
     fresh = optuna.load_study(study_name=search.study_name, storage=optuna.storages.RDBStorage(url))
-    told = budget.reported(fresh.get_trials(), spec, datetime(2030, 1, 1) + timedelta(minutes=702))
+    told = budget.reported(
+        fresh.get_trials(), spec, (datetime(2030, 1, 1) + timedelta(minutes=702)).astimezone()
+    )
     assert {name: told[name] for name in ("trial", "ended", "under_way", "searched")} == {
         "trial": 3,
         "ended": 2,

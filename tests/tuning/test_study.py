@@ -30,6 +30,7 @@ from storage.records import ModelState, Role, StudyState, Wanted, now
 from storage.study_edits import extend_study
 from storage.tracking import Tracking
 from tests.tuning import stand_ins
+from tuning import queries
 from tuning.commands import (
     delete_dataset,
     launch_study,
@@ -600,6 +601,8 @@ def test_trials_are_added_while_the_study_runs(workspace, parts, make_spec):
     assert study.state is StudyState.COMPLETED, study.error
     ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
     assert len(ended) == 2
+    search = queries.opened(workspace, study.id)
+    assert all(trial.user_attrs["seconds"] > 0 for trial in search.trials)
     assert study.progress["ended"] == 2
     spent = sum(trial.duration_seconds for trial in ended)
     assert study.progress["searched"] == pytest.approx(spent, abs=0.01)
