@@ -8,10 +8,11 @@ run by several workers at once; `storage.slots` hands them out.
 
 Every function works in the session it is given and leaves committing to it. `now` is for people, and for
 `lease_until`, by which a person's wish is fulfilled at once where a study's worker has died; no lease is taken by it.
+Where several machines take part, pass what `common_clock` answers.
 """
 
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
     case,
     delete,
     exists,
+    func,
     literal,
     or_,
     select,
@@ -45,6 +47,18 @@ _AT_REST = {
 }
 # Higher priority first, then the older.
 _TURN = (StudyRow.priority.desc(), StudyRow.id)
+
+
+def common_clock(session: Session, now: datetime) -> datetime:
+    """The one clock that heartbeats are written and read by: PostgreSQL's own, for its machines' clocks need not agree.
+
+    Args:
+        now: by the caller's clock, which is everybody's where SQLite is used: all are on one machine.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return now
+    moment: datetime = session.execute(select(func.now())).scalar_one()
+    return moment.astimezone(UTC)
 
 
 def create_study(

@@ -195,7 +195,7 @@ def want(workspace: Workspace, study_id: int, wanted: Wanted) -> Study:
         StudyNotFound, StudyFinished: there is nothing to steer.
     """
     with workspace.session() as session:
-        study = studies.set_wanted(session, study_id, wanted, now())
+        study = studies.set_wanted(session, study_id, wanted, studies.common_clock(session, now()))
     if study.state.finished:  # no worker holds it, so nobody else would end its trials and runs
         close_study(workspace, Tracking(workspace.settings), study)
     return study

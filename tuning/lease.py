@@ -191,7 +191,8 @@ class Lease:
         if self.lead:
             with self.workspace.session() as session:
                 seconds = self.workspace.settings.lease_seconds
-                studies.heartbeat(session, **self.hold, now=now(), lease_seconds=seconds)
+                moment = studies.common_clock(session, now())
+                studies.heartbeat(session, **self.hold, now=moment, lease_seconds=seconds)
         if slot is not None:
             try:
                 with self.workspace.session() as session:
@@ -208,7 +209,7 @@ class Lease:
                 worker_id=self.worker_id,
                 study_id=self.study.id,
                 trial_number=self._trial_number,
-                now=now(),
+                now=studies.common_clock(session, now()),
             )
 
     def _hear(self) -> None:

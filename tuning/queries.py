@@ -158,7 +158,14 @@ def model_url(workspace: Workspace, dataset_name: str, version: int) -> str:
 def live_workers(workspace: Workspace) -> list[Worker]:
     """Workers that were heard of within the last half minute."""
     with workspace.session() as session:
-        return studies.list_workers(session, alive_since=now() - timedelta(seconds=ALIVE_SECONDS))
+        moment = studies.common_clock(session, now())
+        return studies.list_workers(session, alive_since=moment - timedelta(seconds=ALIVE_SECONDS))
+
+
+def common_now(workspace: Workspace) -> datetime:
+    """The present moment by the clock that heartbeats are told by, whichever machine asks."""
+    with workspace.session() as session:
+        return studies.common_clock(session, now())
 
 
 def shares_studies(settings: Settings) -> bool:

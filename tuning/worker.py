@@ -152,7 +152,7 @@ def _take(worker: _Worker, study_id: int | None) -> tuple[bool, Study | None]:
         led = studies.claim(
             session,
             worker_id=worker.worker_id,
-            now=now(),
+            now=studies.common_clock(session, now()),
             lease_seconds=workspace.settings.lease_seconds,
             study_id=study_id,
             silent=watch.silent("study"),
@@ -164,7 +164,8 @@ def _take(worker: _Worker, study_id: int | None) -> tuple[bool, Study | None]:
 def _beat(worker: _Worker) -> None:
     try:
         with worker.workspace.session() as session:
-            studies.beat_worker(session, worker_id=worker.worker_id, study_id=None, now=now())
+            moment = studies.common_clock(session, now())
+            studies.beat_worker(session, worker_id=worker.worker_id, study_id=None, now=moment)
     except WorkerNotFound:
         _register(worker)
 
@@ -178,7 +179,7 @@ def _register(worker: _Worker) -> None:
             pid=os.getpid(),
             device=worker.device,
             threads=torch.get_num_threads(),
-            now=now(),
+            now=studies.common_clock(session, now()),
         )
 
 

@@ -16,7 +16,7 @@ from dashboard.sections import mattering, trials
 from dashboard.session import workspace
 from dashboard.views import HEATMAPS, MODELS
 from storage import models, slots, studies
-from storage.records import Model, Study, StudyState, TrialSlot, Wanted, Worker, now
+from storage.records import Model, Study, StudyState, TrialSlot, Wanted, Worker
 from tuning import queries
 from tuning.queries import TrialRecord
 
@@ -111,7 +111,7 @@ def _fraction(slot: TrialSlot) -> float:
 
 
 def _abandoned(study: Study) -> None:
-    orphaned = following.orphaned(study, now())
+    orphaned = following.orphaned(study, queries.common_now(workspace()))
     if (orphaned or study.state is StudyState.QUEUED) and not queries.worker_alive(workspace()):
         st.warning(
             "No worker is running, so nobody takes this study. Start one: `simplenet worker`",

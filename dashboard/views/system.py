@@ -14,7 +14,7 @@ from dashboard.session import workspace
 from dashboard.versions import installed
 from storage import studies
 from storage.places import places
-from storage.records import StudyState, Worker, now
+from storage.records import StudyState, Worker
 from tuning import queries, supervisor
 
 LIVE_SECONDS = 5.0
@@ -77,6 +77,7 @@ def _workers(workers: Sequence[Worker]) -> None:
             "No worker is running: studies wait. Start one: `simplenet worker`", icon=":material/hourglass:"
         )
         return
+    moment = queries.common_now(workspace())
     rows = [
         {
             "worker": worker.hostname,
@@ -85,7 +86,7 @@ def _workers(workers: Sequence[Worker]) -> None:
             "threads": worker.threads,
             "study": worker.study_id,
             "trial": None if worker.trial_number is None else worker.trial_number + 1,
-            "heartbeat": wording.ago(worker.heartbeat_at, now()),
+            "heartbeat": wording.ago(worker.heartbeat_at, moment),
         }
         for worker in workers
     ]
