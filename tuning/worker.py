@@ -20,6 +20,7 @@ from storage.errors import (
     DiskFull,
     LeaseLost,
     StorageError,
+    StudyNotFound,
     TrackingError,
     WorkerNotFound,
 )
@@ -92,6 +93,8 @@ def run_worker(
         study_id: end by itself as soon as this study is finished or paused; None: serve for ever.
         once: end by itself as soon as no study is waiting.
         run: what trains and judges one configuration; it is imported by the process that computes.
+    Raises:
+        StudyNotFound: there is no study `study_id`.
     """
     device = device_name(resolve_device(workspace.settings.device))
     sweep(workspace)
@@ -123,6 +126,8 @@ def _serve(worker: _Worker, study_id: int | None, once: bool) -> None:
             if _ended(worker.workspace, study_id):
                 return
             lead, study = _take(worker, study_id)
+        except StudyNotFound:
+            raise  # no waiting would bring it
         except StorageError:
             # An unreachable database is waited for, not died of.
             logger.exception("no claim possible; trying again", extra={"worker": worker.worker_id})

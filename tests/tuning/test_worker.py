@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from storage import studies
+from storage.errors import StudyNotFound
 from tuning.worker import device_name, run_worker, worker_name
 
 
@@ -42,6 +43,19 @@ def test_worker_is_on_this_machine_where_nothing_was_said(workspace):
     worker = registered(workspace, worker_id=worker_name())
     assert worker.hostname == socket.gethostname()
     assert worker.id.startswith(f"{socket.gethostname()}-")
+
+
+def test_worker_for_a_study_that_there_is_not_ends_and_says_so(workspace):
+    stop = threading.Event()
+    timer = threading.Timer(20, stop.set)  # what would otherwise go on for ever
+    timer.start()
+    try:
+        with pytest.raises(StudyNotFound, match="no study with id 99"):
+            run_worker(workspace, worker_id="here", stop=stop, study_id=99)
+    finally:
+        timer.cancel()
+    with workspace.session() as session:
+        assert studies.list_workers(session) == []
 
 
 @pytest.mark.parametrize(
