@@ -18,7 +18,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
-    Update,
     and_,
     case,
     delete,
@@ -139,15 +138,8 @@ def claim(
         before: only a study whose turn is before this running one's, or this one itself, where its worker has fallen
             silent: helping alone would never end it.
     """
-    seen = [(beat.id, beat.attempt, beat.beats) for beat in silent if beat.kind == "study"]
-    abandoned = and_(
-        StudyRow.state == StudyState.RUNNING,
-        tuple_(StudyRow.id, StudyRow.attempt, StudyRow.beats).in_(seen),
-    )
-    session.execute(
-        _to_rest(now).where(abandoned, StudyRow.wanted != Wanted.RUN),
-        execution_options={"synchronize_session": False},
-    )
+    bring_to_rest(session, silent=silent, now=now)
+    abandoned = _abandoned(silent)
     waiting = and_(
         StudyRow.wanted == Wanted.RUN,
         or_(StudyRow.state.in_([StudyState.QUEUED, StudyState.PAUSED]), abandoned),
@@ -175,6 +167,22 @@ def claim(
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
     return None if row is None else study_of(row)
+
+
+def bring_to_rest(session: Session, *, silent: Collection[Beat], now: datetime) -> list[Study]:
+    """Pause or cancel what should be and whose worker has fallen silent. Whoever cancels ends the trials, too.
+
+    Args:
+        silent: as for `claim`.
+    """
+    rows = session.scalars(
+        update(StudyRow)
+        .where(_abandoned(silent), StudyRow.wanted != Wanted.RUN)
+        .values(**_rest_values(StudyRow.wanted, now))
+        .returning(StudyRow),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    )
+    return [study_of(row) for row in rows]
 
 
 def first_open(
@@ -470,8 +478,13 @@ def _before(other: Study) -> ColumnElement[bool]:
     )
 
 
-def _to_rest(now: datetime) -> Update:
-    return update(StudyRow).values(**_rest_values(StudyRow.wanted, now))
+def _abandoned(silent: Collection[Beat]) -> ColumnElement[bool]:
+    """Whether a study runs by its record, and nothing was heard of its worker since these signs of life."""
+    seen = [(beat.id, beat.attempt, beat.beats) for beat in silent if beat.kind == "study"]
+    return and_(
+        StudyRow.state == StudyState.RUNNING,
+        tuple_(StudyRow.id, StudyRow.attempt, StudyRow.beats).in_(seen),
+    )
 
 
 def _write_held(

@@ -15,12 +15,16 @@ logger = logging.getLogger(__name__)
 def close_study(workspace: Workspace, tracking: Tracking, study: Study) -> None:
     """End the running trials and runs of a finished study, so that no page shows them as running.
 
+    Of a cancelled one what waits to be tried is ended, too: a failed one may be given more trials and go on.
+
     The study's own state is recorded already and stays as it is when MLflow is out of reach; that is logged.
     """
     with workspace.session() as session:
         slots.drop_slots(session, study.id)
-    status = "KILLED" if study.state is StudyState.CANCELLED else "FAILED"
-    runs = retries.give_up(workspace.settings.optuna_url, study.id, f"the study was {study.state}")
+    cancelled = study.state is StudyState.CANCELLED
+    status = "KILLED" if cancelled else "FAILED"
+    reason = f"the study was {study.state}"
+    runs = retries.give_up(workspace.settings.optuna_url, study.id, reason, waiting=cancelled)
     try:
         if study.parent_run_id is None:
             return

@@ -60,9 +60,11 @@ def lose(url: str, search: optuna.Study, number: int, reason: str) -> bool:
     return _lose(url, search, _trial(search, number), LOST, reason)
 
 
-def give_up(url: str, study_id: int, reason: str) -> list[str]:
+def give_up(url: str, study_id: int, reason: str, *, waiting: bool) -> list[str]:
     """Fail whatever is left running of a study that has ended.
 
+    Args:
+        waiting: and what waits to be tried, where the study never goes on.
     Returns:
         The MLflow runs that those trials left open.
     """
@@ -70,7 +72,8 @@ def give_up(url: str, study_id: int, reason: str) -> list[str]:
         search = optuna.load_study(storage=open_storage(url), study_name=study_name(study_id))
     except KeyError:  # it never began
         return []
-    left = running(search)
+    states = (TrialState.RUNNING, TrialState.WAITING) if waiting else (TrialState.RUNNING,)
+    left = search.get_trials(deepcopy=False, states=states)
     for trial in left:
         _lose(url, search, trial, LOST, reason)
     return [trial.user_attrs["run_id"] for trial in left if "run_id" in trial.user_attrs]
@@ -95,10 +98,11 @@ def _lose(url: str, search: optuna.Study, trial: FrozenTrial, attribute: str, re
     """Fail a trial; answers False where it has ended otherwise meanwhile."""
     storage = open_storage(url)
     study_id = storage.get_study_id_from_name(search.study_name)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
     try:
-        storage.set_trial_user_attr(
-            storage.get_trial_id_from_study_id_trial_number(study_id, trial.number), attribute, reason
-        )
+        storage.set_trial_user_attr(trial_id, attribute, reason)
+        if trial.state is TrialState.WAITING:  # Optuna ends only what has begun
+            storage.set_trial_state_values(trial_id, TrialState.RUNNING)
     except UpdateFinishedTrialError:
         return False
     tell(search, trial.number, state=TrialState.FAIL)

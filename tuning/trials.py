@@ -28,7 +28,7 @@ from tuning.budget import reported
 from tuning.child import ChildDied
 from tuning.computing import RunTrial, Trained
 from tuning.context import StudyContext
-from tuning.errors import TuningError
+from tuning.errors import StudyCancelled, TuningError
 from tuning.heads import head_folder
 from tuning.lease import TrialTaken, WorkerStopping
 from tuning.spec import StudySpec
@@ -58,7 +58,8 @@ def run_trials(context: StudyContext, bench: Bench, search: optuna.Study, run: R
     """Run trial after trial until none is left that this worker could begin.
 
     Raises:
-        StudyCancelled, StudyPaused, WorkerStopping, LeaseLost: from the lease; the trial is put back.
+        StudyCancelled: from the lease; the trial is given up.
+        StudyPaused, WorkerStopping, LeaseLost: from the lease; the trial is put back.
         DiskFull: there is no room for what a trial must write; it is put back.
     """
     while (begun := _begin(context, search)) is not None:
@@ -147,7 +148,8 @@ def _one_trial(
     except TrialTaken:
         raise
     except (WorkerStopping, StorageError, TuningError) as reason:  # a person's wish among them
-        _give_back(context, search, begun, run_id, str(reason), again=True)
+        again = not isinstance(reason, StudyCancelled)
+        _give_back(context, search, begun, run_id, str(reason), again=again)
         raise
     except Exception as unknown:
         _give_back(context, search, begun, run_id, repr(unknown), again=False)

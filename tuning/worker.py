@@ -24,7 +24,7 @@ from storage.errors import (
     TrackingError,
     WorkerNotFound,
 )
-from storage.heartbeats import Watch
+from storage.heartbeats import Beat, Watch
 from storage.records import Study, StudyState, now
 from storage.tracking import Tracking
 from storage.workspace import Workspace
@@ -150,6 +150,8 @@ def _take(worker: _Worker, study_id: int | None) -> tuple[bool, Study | None]:
     with workspace.session() as session:
         watch.see([*studies.study_beats(session), *slots.slot_beats(session)])
     _beat(worker)
+    if silent := watch.silent("study"):
+        _bring_to_rest(worker, silent)
     with workspace.session() as session:
         shared = None
         if shares_studies(workspace.settings):
@@ -160,10 +162,19 @@ def _take(worker: _Worker, study_id: int | None) -> tuple[bool, Study | None]:
             now=studies.common_clock(session, now()),
             lease_seconds=workspace.settings.lease_seconds,
             study_id=study_id,
-            silent=watch.silent("study"),
+            silent=silent,
             before=shared,
         )
     return led is not None, led or shared
+
+
+def _bring_to_rest(worker: _Worker, silent: list[Beat]) -> None:
+    """See to the studies that a person paused or cancelled and whose worker died before it could follow."""
+    with worker.workspace.session() as session:
+        rested = studies.bring_to_rest(session, silent=silent, now=now())
+    for study in rested:
+        if study.state is StudyState.CANCELLED:
+            close_study(worker.workspace, Tracking(worker.workspace.settings), study)
 
 
 def _beat(worker: _Worker) -> None:

@@ -31,6 +31,8 @@ from storage.study_edits import extend_study
 from storage.tracking import Tracking
 from tests.tuning import stand_ins
 from tuning import queries
+from tuning import search as searching
+from tuning import steering
 from tuning.commands import (
     delete_dataset,
     launch_study,
@@ -370,7 +372,9 @@ def test_cancelling_a_paused_study_ends_its_runs(workspace, parts, make_spec):
     wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
     want(workspace, study.id, Wanted.PAUSE)
     worker.join(60)
+    assert "queued" in {trial.state for trial in study_trials(workspace, study)}
     assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.CANCELLED
+    assert {trial.state for trial in study_trials(workspace, study)} <= {"completed", "pruned", "interrupted"}
     client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
     parent = study_now(workspace, study.id).parent_run_id
     assert client.get_run(parent).info.status == "KILLED"
@@ -455,6 +459,7 @@ def test_cancel_stops_within_a_trial_and_leaves_nothing_running(workspace, parts
     )
     worker.start()
     wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    steering.enqueue(workspace, study.id, {"noise_std": 0.1})
     want(workspace, study.id, Wanted.CANCEL)
     worker.join(30)
     assert not worker.is_alive()
@@ -462,10 +467,28 @@ def test_cancel_stops_within_a_trial_and_leaves_nothing_running(workspace, parts
     assert study.state is StudyState.CANCELLED
     client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
     trials = study_trials(workspace, study)
-    assert "running" not in {trial.state for trial in trials}
+    assert {trial.state for trial in trials} <= {"completed", "pruned", "interrupted"}
+    asked = [trial for trial in trials if trial.state == "interrupted"]
+    assert len(asked) == 2, "the one that ran, and the one that waited; none is enqueued again"
     statuses = {client.get_run(trial.run_id).info.status for trial in trials if trial.run_id}
     assert "RUNNING" not in statuses
     assert client.get_run(study.parent_run_id).info.status == "KILLED"
+
+
+def test_cancel_of_a_study_whose_worker_died_leaves_nothing_open_either(workspace, parts, make_spec):
+    spec = make_spec()
+    study = launch_study(workspace, "parts", spec)
+    with workspace.session() as session:
+        studies.claim(session, worker_id="dead", now=now(), lease_seconds=60)
+    search = searching.open_search(workspace.settings.optuna_url, study.id, spec)
+    steering.enqueue(workspace, study.id, {"noise_std": 0.1})
+    searching.ask(search, spec)  # what its worker ran
+    assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.RUNNING
+    settings = workspace.settings.model_copy(update={"lease_seconds": 1.0, "heartbeat_seconds": 0.2})
+    watching = dataclasses.replace(workspace, settings=settings)
+    run_worker(watching, worker_id="other", stop=threading.Event(), study_id=study.id)
+    assert study_now(workspace, study.id).state is StudyState.CANCELLED
+    assert [trial.state for trial in study_trials(workspace, study)] == ["interrupted", "interrupted"]
 
 
 def test_paused_study_goes_on_where_it_stopped(workspace, parts, make_spec):
