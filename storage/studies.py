@@ -126,6 +126,7 @@ def claim(
     study_id: int | None = None,
     silent: Collection[Beat] = (),
     before: Study | None = None,
+    without: Collection[int] = (),
 ) -> Study | None:
     """Give the first study that waits to a worker, or None when none waits; with `study_id` that one or none.
 
@@ -137,12 +138,14 @@ def claim(
             its study.
         before: only a study whose turn is before this running one's, or this one itself, where its worker has fallen
             silent: helping alone would never end it.
+        without: studies that the asker can not work on.
     """
     bring_to_rest(session, silent=silent, now=now)
     abandoned = _abandoned(silent)
     waiting = and_(
         StudyRow.wanted == Wanted.RUN,
         or_(StudyRow.state.in_([StudyState.QUEUED, StudyState.PAUSED]), abandoned),
+        StudyRow.id.not_in(without),
     )
     if study_id is not None:
         waiting = and_(waiting, StudyRow.id == study_id)
@@ -341,13 +344,26 @@ def pause_for(
     return release(session, study_id=study_id, worker_id=worker_id, attempt=attempt, now=now)
 
 
-def release(session: Session, *, study_id: int, worker_id: str, attempt: int, now: datetime) -> Study:
+def release(
+    session: Session,
+    *,
+    study_id: int,
+    worker_id: str,
+    attempt: int,
+    now: datetime,
+    reason: str | None = None,
+) -> Study:
     """Give a study back unfinished: it is then queued, paused or cancelled, as is wanted of it by now.
 
+    Args:
+        reason: why, for people, where there is something to mend; shown until the next claim. None: none is shown.
     Raises:
         LeaseLost: the worker doesn't hold this attempt of the study any more.
     """
-    return study_of(_write_held(session, study_id, worker_id, attempt, _rest_values(StudyRow.wanted, now)))
+    values = _rest_values(StudyRow.wanted, now)
+    if reason is not None:
+        values["error"] = reason
+    return study_of(_write_held(session, study_id, worker_id, attempt, values))
 
 
 def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -> Study:

@@ -41,6 +41,10 @@ class BackboneChanged(TuningError):
     """A study would go on with another backbone than it began with."""
 
 
+class UnableHere(TuningError):
+    """A worker can't go on with a study that began well on another machine; others may."""
+
+
 class DatasetChanged(TuningError):
     """The pictures of a recorded trial are not here as they were."""
 

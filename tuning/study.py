@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import optuna
 
+from engine.errors import EngineError
 from storage import datasets, studies
+from storage.errors import (
+    BlobsUnavailable,
+    DatabaseUnavailable,
+    DiskFull,
+    LeaseLost,
+    StorageError,
+    TrackingError,
+)
 from storage.outbox import PatientTracking
 from storage.records import DatasetVersion, ImageRecord, Study, StudyState, now
 from storage.tracking import Tracking
@@ -18,15 +27,33 @@ from tuning.bench import Bench
 from tuning.child import Child
 from tuning.computing import RunTrial
 from tuning.context import ReadyBackbone, StudyContext, StudySetup
-from tuning.errors import BackboneChanged, NoCompletedTrial
-from tuning.lease import Lease
+from tuning.errors import (
+    BackboneChanged,
+    NoCompletedTrial,
+    StudyCancelled,
+    StudyPaused,
+    TuningError,
+    UnableHere,
+)
+from tuning.lease import Lease, WorkerStopping
 from tuning.pictures import check_objective, study_pictures
+from tuning.queries import shares_studies
 from tuning.spec import StudySpec
 from tuning.trials import begun_of, run_trials, settle
 
 logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.5  # between two looks whether the trials of other workers have ended
+_OF_ALL_MACHINES = (  # what ends preparing a study for a reason that is not the machine's
+    StudyCancelled,
+    StudyPaused,
+    WorkerStopping,
+    LeaseLost,
+    DiskFull,
+    DatabaseUnavailable,
+    TrackingError,
+    BlobsUnavailable,
+)
 
 
 def lead_study(workspace: Workspace, lease: Lease, child: Child, run: RunTrial) -> None:
@@ -39,12 +66,13 @@ def lead_study(workspace: Workspace, lease: Lease, child: Child, run: RunTrial) 
     Raises:
         StudyCancelled, StudyPaused, WorkerStopping, LeaseLost: from the lease.
         DiskFull: there is no room for what the study must write; it can go on when there is.
+        UnableHere: it began on another machine, and this one lacks what it takes to go on.
         EngineError, StorageError, TuningError: the study can not be run, for a reason its user can act on.
     """
     bench = Bench(child, lease)
     tracking = _tracking(workspace, lease)
     try:
-        context = _prepare(workspace, lease, bench, tracking)
+        context = _prepare_again(workspace, lease, bench, tracking)
         search = lease.patiently(
             lambda: searching.open_search(workspace.settings.optuna_url, lease.study.id, context.spec)
         )
@@ -128,6 +156,25 @@ def _complete(context: StudyContext) -> bool:
             return False
         studies.finish(session, **lease.hold, state=StudyState.COMPLETED, now=now())
     return True
+
+
+def _prepare_again(
+    workspace: Workspace, lease: Lease, bench: Bench, tracking: PatientTracking
+) -> StudyContext:
+    """Prepare a study. Where it was prepared before and has other machines, what fails is this machine's trouble."""
+    try:
+        return _prepare(workspace, lease, bench, tracking)
+    except _OF_ALL_MACHINES:
+        raise
+    except Exception as trouble:
+        if lease.study.parent_run_id is None or not shares_studies(workspace.settings):
+            raise
+        known = isinstance(trouble, EngineError | StorageError | TuningError)
+        reason = str(trouble) if known else f"{type(trouble).__name__}: {trouble}"
+        raise UnableHere(
+            f"Worker '{lease.worker_id}' can't go on with the study, which began well elsewhere: {reason} It waits for "
+            "another worker."
+        ) from trouble
 
 
 def _prepare(workspace: Workspace, lease: Lease, bench: Bench, tracking: PatientTracking) -> StudyContext:

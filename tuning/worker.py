@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from storage.workspace import Workspace
 from tuning.child import Child
 from tuning.closing import close_study
 from tuning.computing import RunTrial
-from tuning.errors import StudyCancelled, StudyPaused, TooManyAttempts, TuningError
+from tuning.errors import StudyCancelled, StudyPaused, TooManyAttempts, TuningError, UnableHere
 from tuning.lease import Lease, WorkerStopping
 from tuning.queries import shares_studies
 from tuning.study import help_study, lead_study
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0  # between two looks for a study
 OUTAGE_SECONDS = 10.0  # after MLflow refused something, before the next look
+UNABLE_SECONDS = 300.0  # that a worker leaves a study to others which it can't work on
 RECORD_SECONDS = 1.0  # between two tries to record how a study ended
 MAX_ATTEMPTS = 30  # claims of one study, pauses and outages included, before it counts as one that never ends
 
@@ -72,7 +74,18 @@ class _Worker:
     watch: Watch
     device: str
     place: str
-    unable: set[int] = field(default_factory=set)  # studies that this worker could not help with
+    unable: dict[int, float] = field(
+        default_factory=dict
+    )  # by study that it can't work on: until when, monotonic
+
+    def step_aside(self, study: Study) -> None:
+        """Leave a study to others for some minutes: what is wrong here may be mended by then."""
+        self.unable[study.id] = time.monotonic() + UNABLE_SECONDS
+
+    def without(self) -> list[int]:
+        """The studies that this worker leaves to others now."""
+        moment = time.monotonic()
+        return [study_id for study_id, until in self.unable.items() if until > moment]
 
 
 def run_worker(
@@ -152,10 +165,11 @@ def _take(worker: _Worker, study_id: int | None) -> tuple[bool, Study | None]:
     _beat(worker)
     if silent := watch.silent("study"):
         _bring_to_rest(worker, silent)
+    without = worker.without()
     with workspace.session() as session:
         shared = None
         if shares_studies(workspace.settings):
-            shared = studies.first_open(session, study_id=study_id, without=worker.unable)
+            shared = studies.first_open(session, study_id=study_id, without=without)
         led = studies.claim(
             session,
             worker_id=worker.worker_id,
@@ -164,6 +178,7 @@ def _take(worker: _Worker, study_id: int | None) -> tuple[bool, Study | None]:
             study_id=study_id,
             silent=silent,
             before=shared,
+            without=without,
         )
     return led is not None, led or shared
 
@@ -245,6 +260,12 @@ def _lead(worker: _Worker, study: Study) -> None:
                 worker, study, lambda session: studies.pause_for(session, **hold, reason=reason, now=now())
             )
             return
+        except UnableHere as trouble:
+            reason = str(trouble)
+            logger.warning("study left to others: %s", reason, extra=extra)
+            worker.step_aside(study)
+            _record(worker, study, lambda session: studies.release(session, **hold, now=now(), reason=reason))
+            return
         except (DatabaseUnavailable, TrackingError, BlobsUnavailable) as outage:
             logger.exception("out of reach", extra=extra)
             if study.attempt < MAX_ATTEMPTS:
@@ -284,7 +305,7 @@ def _help(worker: _Worker, study: Study) -> None:
             logger.exception("out of reach", extra=extra)
         except Exception:
             logger.exception("this worker can't help with the study", extra=extra)
-            worker.unable.add(study.id)
+            worker.step_aside(study)
 
 
 def _record(worker: _Worker, study: Study, write: Callable[..., Study]) -> None:
