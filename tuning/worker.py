@@ -23,18 +23,21 @@ from storage.errors import (
     StorageError,
     StudyNotFound,
     TrackingError,
+    TrackingUnavailable,
     WorkerNotFound,
 )
 from storage.heartbeats import Beat, Watch
 from storage.records import Study, StudyState, now
 from storage.tracking import Tracking
-from storage.workspace import Workspace
+from storage.workspace import Session, Workspace
+from tuning.budget import counted
 from tuning.child import Child
 from tuning.closing import close_study
 from tuning.computing import RunTrial
 from tuning.errors import StudyCancelled, StudyPaused, TooManyAttempts, TuningError, UnableHere
 from tuning.lease import Lease, WorkerStopping
 from tuning.queries import shares_studies
+from tuning.search import trials_of
 from tuning.study import help_study, lead_study
 from tuning.study_log import logged
 from tuning.sweep import sweep
@@ -46,7 +49,8 @@ IDLE_SECONDS = 1.0  # between two looks for a study
 OUTAGE_SECONDS = 10.0  # after MLflow refused something, before the next look
 UNABLE_SECONDS = 300.0  # that a worker leaves a study to others which it can't work on
 RECORD_SECONDS = 1.0  # between two tries to record how a study ended
-MAX_ATTEMPTS = 30  # claims of one study, pauses and outages included, before it counts as one that never ends
+MAX_ATTEMPTS = 30  # in a row that ended with their worker, and with no trial ended, before a study never ends
+_VAIN = "vain"  # in a study's progress: how many such attempts there were, and after how many ended trials
 
 
 def worker_name(place: str | None = None) -> str:
@@ -225,21 +229,18 @@ def _ended(workspace: Workspace, study_id: int | None) -> bool:
 def _lead(worker: _Worker, study: Study) -> None:
     """Run one claimed study and record how it ended.
 
-    An MLflow server that refuses something does not fail the study: it is handed back and taken again.
+    What is out of reach does not fail the study, nor what MLflow refuses a few times: it is handed back, taken again.
     """
     workspace, stop = worker.workspace, worker.stop
     extra = {"study": study.id, "worker": worker.worker_id}
     hold: dict[str, Any] = {"study_id": study.id, "worker_id": worker.worker_id, "attempt": study.attempt}
     with logged(workspace.settings, study.id, worker.worker_id):
         logger.info("study claimed", extra=extra)
-        state, error = StudyState.FAILED, None
+        state, error, attempts = StudyState.FAILED, None, {"times": 1}
         try:
-            if study.attempt > MAX_ATTEMPTS:
-                raise TooManyAttempts(
-                    f"Study '{study.name}' was begun {study.attempt - 1} times without reaching its end; at most "
-                    f"{MAX_ATTEMPTS} are allowed. Look for the reason in the workers' logs, then launch it again."
-                )
             with Lease(workspace, study, worker.worker_id, stop, watch=worker.watch) as lease:
+                attempts = _count_attempt(workspace, study)
+                lease.report({_VAIN: attempts}, at_once=True)
                 lead_study(workspace, lease, worker.child, worker.run)
             logger.info("study completed", extra=extra)
             return
@@ -268,11 +269,18 @@ def _lead(worker: _Worker, study: Study) -> None:
             return
         except (DatabaseUnavailable, TrackingError, BlobsUnavailable) as outage:
             logger.exception("out of reach", extra=extra)
-            if study.attempt < MAX_ATTEMPTS:
-                _record(worker, study, lambda session: studies.release(session, **hold, now=now()))
+            # What MLflow refuses it may refuse for good; an outage is waited for, however long it lasts.
+            refused = isinstance(outage, TrackingError) and not isinstance(outage, TrackingUnavailable)
+            error = str(outage)
+            if not refused or attempts["times"] < MAX_ATTEMPTS:
+                _record(
+                    worker,
+                    study,
+                    lambda session: studies.release(session, **hold, now=now(), reason=error),
+                    in_vain=refused,
+                )
                 stop.wait(OUTAGE_SECONDS)
                 return
-            error = str(outage)
         except (EngineError, StorageError, TuningError) as known:
             logger.warning("study failed: %s", known, extra=extra)
             error = str(known)
@@ -308,11 +316,34 @@ def _help(worker: _Worker, study: Study) -> None:
             worker.step_aside(study)
 
 
-def _record(worker: _Worker, study: Study, write: Callable[..., Study]) -> None:
-    """Write how a study ended, as soon as the database takes it; a worker that is to end leaves it to the lease."""
+def _count_attempt(workspace: Workspace, study: Study) -> dict[str, int]:
+    """Count this attempt as one in vain, as it is should the worker die; `_record` takes that back.
+
+    Raises:
+        TooManyAttempts: there were too many before, and no trial has ended meanwhile.
+    """
+    before = study.progress.get(_VAIN) or {}
+    done = counted(trials_of(workspace.settings.optuna_url, study.id))
+    times = before.get("times", 0) if before.get("after") == done else 0
+    if times >= MAX_ATTEMPTS:
+        raise TooManyAttempts(
+            f"Study '{study.name}' was begun {times} times in a row without ending one trial; at most {MAX_ATTEMPTS} "
+            "are allowed. Look for the reason in the workers' logs, then add trials: the study goes on with them."
+        )
+    return {"times": times + 1, "after": done}
+
+
+def _record(worker: _Worker, study: Study, write: Callable[..., Study], *, in_vain: bool = False) -> None:
+    """Write how a study ended, as soon as the database takes it; a worker that is to end leaves it to the lease.
+
+    Args:
+        in_vain: the attempt counts as one, as if the worker had died.
+    """
     while True:
         try:
             with worker.workspace.session() as session:
+                if not in_vain:
+                    _forgive(session, study)
                 ended = write(session)
             break
         except LeaseLost:
@@ -327,3 +358,15 @@ def _record(worker: _Worker, study: Study, write: Callable[..., Study]) -> None:
             close_study(worker.workspace, Tracking(worker.workspace.settings), ended)
         except DatabaseUnavailable:
             logger.exception("trials of a finished study stay open", extra={"study": study.id})
+
+
+def _forgive(session: Session, study: Study) -> None:
+    """Begin to count attempts anew: this one ended in good order."""
+    progress = {**studies.get_study(session, study.id).progress, _VAIN: None}
+    studies.set_progress(
+        session,
+        study_id=study.id,
+        worker_id=str(study.worker_id),
+        attempt=study.attempt,
+        progress=progress,
+    )

@@ -20,6 +20,7 @@ from engine.backbones.resolve import resolve_backbone
 from engine.images import decode
 from storage import datasets, events, models, slots, studies
 from storage.errors import (
+    BlobsUnavailable,
     DatasetInUse,
     DatasetNotFound,
     ModelNotFound,
@@ -41,10 +42,12 @@ from tuning.commands import (
     want,
     withdraw_champion,
 )
-from tuning.errors import BadSpec, NoChampion
+from tuning.errors import BadSpec, NoChampion, StudyCancelled, StudyPaused
 from tuning.ingest import ingest_folder
+from tuning.lease import WorkerStopping
 from tuning.predictor import champion, detector, score_images
 from tuning.queries import study_trials
+from tuning.study import lead_study
 from tuning.study_log import study_log
 from tuning.worker import run_worker
 
@@ -364,6 +367,92 @@ def test_study_that_never_ends_is_failed_at_last(workspace, parts, make_spec, ru
     assert "out of reach" in study.error
 
 
+class Death(BaseException):
+    """Ends a worker as kill -9 does: nothing is recorded."""
+
+
+@pytest.fixture
+def lead_ends(workspace, monkeypatch):
+    """Has the next attempts to lead a study end like this; those after them are real."""
+    ends = []
+
+    def lead(*arguments):
+        if ends:
+            raise ends.pop(0)
+        return lead_study(*arguments)
+
+    monkeypatch.setattr("tuning.worker.lead_study", lead)
+    monkeypatch.setattr("tuning.worker.OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr("tuning.worker.MAX_ATTEMPTS", 2)
+    return ends
+
+
+def watched(workspace):
+    """The same installation with workers that are missed after a second."""
+    settings = workspace.settings.model_copy(update={"lease_seconds": 1.0, "heartbeat_seconds": 0.2})
+    return dataclasses.replace(workspace, settings=settings)
+
+
+def test_study_under_which_worker_after_worker_dies_is_failed_and_goes_on_with_more_trials(
+    workspace, parts, make_spec, lead_ends
+):
+    study = launch_study(workspace, "parts", make_spec(trials=1))
+    for name in ("first", "second"):
+        lead_ends.append(Death())
+        with pytest.raises(Death):
+            run_worker(watched(workspace), worker_id=name, stop=threading.Event(), study_id=study.id)
+    run_worker(watched(workspace), worker_id="third", stop=threading.Event(), study_id=study.id)
+    failed = study_now(workspace, study.id)
+    assert failed.state is StudyState.FAILED
+    assert "begun 2 times in a row without ending one trial" in failed.error
+    steering.add_trials(workspace, study.id, 1)
+    run_worker(workspace, worker_id="fourth", stop=threading.Event(), study_id=study.id)
+    again = study_now(workspace, study.id)
+    assert again.state is StudyState.COMPLETED, again.error
+
+
+def test_trial_that_ended_meanwhile_lets_deaths_be_counted_anew(
+    workspace, parts, make_spec, lead_ends, run_one
+):
+    spec = make_spec(trials=4)
+    study = launch_study(workspace, "parts", spec)
+    for name in ("first", "second", "third"):
+        lead_ends.append(Death())
+        with pytest.raises(Death):
+            run_worker(watched(workspace), worker_id=name, stop=threading.Event(), study_id=study.id)
+        run_one(searching.open_search(workspace.settings.optuna_url, study.id, spec), spec)
+    lead_ends.append(StudyCancelled("enough"))
+    run_worker(watched(workspace), worker_id="fourth", stop=threading.Event(), study_id=study.id)
+    assert study_now(workspace, study.id).state is StudyState.CANCELLED
+
+
+def test_outages_pauses_and_workers_that_stop_never_fail_a_study(
+    workspace, parts, make_spec, run_to_end, lead_ends
+):
+    lead_ends += [BlobsUnavailable("the bucket is away")] * 3
+    lead_ends += [StudyPaused("paused"), WorkerStopping("stopping")] * 2
+    study = run_to_end(make_spec(trials=1))
+    assert study.state is StudyState.COMPLETED, study.error
+    assert study.attempt == 8
+
+
+def test_reason_of_an_outage_is_shown_while_the_study_waits(
+    workspace, parts, make_spec, lead_ends, monkeypatch
+):
+    study = launch_study(workspace, "parts", make_spec(trials=1))
+    monkeypatch.setattr("tuning.worker.OUTAGE_SECONDS", 60.0)
+    lead_ends.append(BlobsUnavailable("the bucket is away"))
+    stop = threading.Event()
+    kwargs = {"worker_id": "here", "stop": stop, "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    try:
+        wait_for(lambda: study_now(workspace, study.id).error == "the bucket is away")
+    finally:
+        stop.set()
+        worker.join(30)
+
+
 def test_cancelling_a_paused_study_ends_its_runs(workspace, parts, make_spec):
     study = launch_study(workspace, "parts", make_spec(trials=50))
     kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
@@ -484,9 +573,7 @@ def test_cancel_of_a_study_whose_worker_died_leaves_nothing_open_either(workspac
     steering.enqueue(workspace, study.id, {"noise_std": 0.1})
     searching.ask(search, spec)  # what its worker ran
     assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.RUNNING
-    settings = workspace.settings.model_copy(update={"lease_seconds": 1.0, "heartbeat_seconds": 0.2})
-    watching = dataclasses.replace(workspace, settings=settings)
-    run_worker(watching, worker_id="other", stop=threading.Event(), study_id=study.id)
+    run_worker(watched(workspace), worker_id="other", stop=threading.Event(), study_id=study.id)
     assert study_now(workspace, study.id).state is StudyState.CANCELLED
     assert [trial.state for trial in study_trials(workspace, study)] == ["interrupted", "interrupted"]
 
