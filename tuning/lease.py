@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
 from storage import slots, studies
 from storage.errors import DatabaseUnavailable, LeaseLost, StorageError
@@ -144,11 +144,19 @@ class Lease:
             raise TrialTaken(str(lost)) from lost
 
     def patiently(self, action: Callable[[], _Answer]) -> _Answer:
-        """Do something with our database or Optuna's, waiting while it is away. Checks meanwhile."""
+        """Do something with our database or Optuna's, waiting while it is away. Checks meanwhile.
+
+        Raises:
+            TrialTaken: somebody has ended the trial that it would write to, and with it what `check` may raise.
+        """
         attempt = 0
         while True:
             try:
                 answer = action()
+            except UpdateFinishedTrialError as ended:  # before the next heartbeat could tell that it is taken
+                raise TrialTaken(
+                    f"A trial of study '{self.study.name}' was ended elsewhere: {ended}"
+                ) from ended
             except (DatabaseUnavailable, StorageInternalError) as outage:
                 logger.warning("waiting for the database: %s", outage, extra={"study": self.study.id})
                 if attempt:  # said only of what lasts

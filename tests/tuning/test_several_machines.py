@@ -7,13 +7,16 @@ import time
 import pytest
 
 from storage import studies
+from storage.errors import DiskFull
 from storage.records import StudyState, Wanted
 from storage.settings import Settings
 from storage.workspace import open_workspace
 from tests.postgres import running_postgres
 from tuning.commands import launch_study, want
 from tuning.ingest import ingest_folder
+from tuning.queries import study_trials
 from tuning.search import open_storage
+from tuning.study import help_study
 from tuning.worker import run_worker
 
 pytestmark = pytest.mark.postgres
@@ -117,3 +120,29 @@ def test_study_that_no_machine_began_fails_with_its_reason(workspace, parts, mak
     study = now_of(workspace, study)
     assert study.state is StudyState.FAILED
     assert "SIMPLENET_WEIGHTS" in study.error
+
+
+def test_worker_that_could_not_help_tries_again_after_some_minutes(
+    workspace, parts, make_spec, start, tiny_weights, monkeypatch
+):
+    monkeypatch.setattr("tuning.worker.UNABLE_SECONDS", 2.0)
+    study = launch_study(workspace, "parts", make_spec(trials=60))
+    start(workspace, "lead")
+    wait_for(lambda: now_of(workspace, study).progress.get("trial", 0) >= 2)
+    room = []
+
+    def help_once_there_is_room(*arguments):
+        room.append(time.monotonic())
+        if len(room) == 1:
+            raise DiskFull("No room on the disk for a head. Free some space.")
+        return help_study(*arguments)
+
+    monkeypatch.setattr("tuning.worker.help_study", help_once_there_is_room)
+    start(workspace, "helper")
+
+    def helped():
+        return any(trial.worker == "helper" for trial in study_trials(workspace, study))
+
+    wait_for(helped)
+    assert room[1] - room[0] >= 2.0
+    want(workspace, study.id, Wanted.CANCEL)

@@ -27,13 +27,14 @@ from storage.errors import (
     TrackingError,
     TrackingUnavailable,
 )
+from storage.heartbeats import Watch
 from storage.records import ModelState, Role, StudyState, Wanted, now
 from storage.study_edits import extend_study
 from storage.tracking import Tracking
 from tests.tuning import stand_ins
 from tuning import queries
+from tuning import retries, steering
 from tuning import search as searching
-from tuning import steering
 from tuning.commands import (
     delete_dataset,
     launch_study,
@@ -44,7 +45,7 @@ from tuning.commands import (
 )
 from tuning.errors import BadSpec, NoChampion, StudyCancelled, StudyPaused
 from tuning.ingest import ingest_folder
-from tuning.lease import WorkerStopping
+from tuning.lease import Lease, TrialTaken, WorkerStopping
 from tuning.predictor import champion, detector, score_images
 from tuning.queries import study_trials
 from tuning.study import lead_study
@@ -730,6 +731,21 @@ def test_several_backbones_are_compared_in_one_study(workspace, parts, make_spec
     assert tags["backbone"] == "drawnet, test_resnet"
     model = champion(workspace, "parts")
     assert model.config["backbone"] in used
+
+
+def test_write_to_a_trial_that_somebody_ended_is_no_failure_of_its_training(workspace, parts, make_spec):
+    """After a network's partition: another worker ended the trial, and this one goes on training."""
+    spec = make_spec()
+    launch_study(workspace, "parts", spec)
+    with workspace.session() as session:
+        study = studies.claim(session, worker_id="here", now=now(), lease_seconds=60)
+    lease = Lease(workspace, study, "here", threading.Event(), watch=Watch(60))
+    url = workspace.settings.optuna_url
+    search = searching.open_search(url, study.id, spec)
+    trial = searching.ask(search, spec)
+    retries.try_again(url, search, trial.number, "the worker died during this trial")
+    with pytest.raises(TrialTaken, match="ended elsewhere"):
+        lease.patiently(lambda: trial.report(0.5, 1))
 
 
 def test_study_keeps_a_log_of_its_own(workspace, parts, make_spec, run_to_end, caplog):
