@@ -105,6 +105,10 @@ class NoCompletedTrial(TuningError):
     """A study ended without one completed trial to choose from."""
 
 
+class AlwaysFails(TuningError):
+    """Trial after trial of a study fails in the same way, and none has completed."""
+
+
 class TooManyAttempts(TuningError):
     """A study was begun again and again and never came to its end."""
 

@@ -24,18 +24,22 @@ from storage.records import TrialSlot
 from tuning import recording, retries, trial_times
 from tuning import search as searching
 from tuning.bench import Bench, is_memory
-from tuning.budget import reported
+from tuning.budget import own, reported
 from tuning.child import ChildDied
 from tuning.computing import RunTrial, Trained
 from tuning.context import StudyContext
-from tuning.errors import StudyCancelled, TuningError
+from tuning.errors import AlwaysFails, StudyCancelled, TuningError
 from tuning.heads import head_folder
 from tuning.lease import TrialTaken, WorkerStopping
 from tuning.spec import StudySpec
 from tuning.trial import trial_config
+from tuning.wishes import SURPRISE
 
 logger = logging.getLogger(__name__)
 
+SURPRISES = (
+    3  # trials in a row that fail alike, in a way that nobody foresaw, before a study without results ends
+)
 SMALLER_STEP = 4  # what batches are divided by when memory ran out, and once more when it does again
 NO_MEMORY = (
     " Smaller batches did not help. Search smaller heads (members, discriminator_width, adaptor_depth), make the "
@@ -61,6 +65,7 @@ def run_trials(context: StudyContext, bench: Bench, search: optuna.Study, run: R
         StudyCancelled: from the lease; the trial is given up.
         StudyPaused, WorkerStopping, LeaseLost: from the lease; the trial is put back.
         DiskFull: there is no room for what a trial must write; it is put back.
+        AlwaysFails: trial after trial failed in the same way, and none has completed.
     """
     while (begun := _begin(context, search)) is not None:
         context.lease.hold_slot(begun.slot, begun.trial.number)
@@ -71,6 +76,7 @@ def run_trials(context: StudyContext, bench: Bench, search: optuna.Study, run: R
         finally:
             context.lease.hold_slot(None)
         _tidy(context, search)
+        _refuse_to_go_on_in_vain(begun_of(context, search))
 
 
 def settle(context: StudyContext, search: optuna.Study) -> bool:
@@ -132,15 +138,17 @@ def _one_trial(
         logger.info("trial %d begins", trial.number + 1, extra=about)
         try:
             trained = _train(context, bench, trial, run_id, config, smaller, run)
-        except (ChildDied, EngineError, MemoryError, RuntimeError) as error:  # torch raises RuntimeError
-            if not isinstance(error, EngineError | ChildDied):
-                bench.renew()  # a device that failed once may fail whatever comes next in that process
-            _failed(context, search, begun, run_id, error)
         except optuna.TrialPruned as pruned:
             context.tracking.set_tags(run_id, {"state": str(pruned)})
             context.tracking.end_run(run_id)
             _end(context, search, begun, TrialState.PRUNED)
             logger.info("trial %d was %s", trial.number + 1, pruned, extra=about)
+        except Exception as error:
+            if not _of_configuration(error):
+                raise
+            if not isinstance(error, EngineError | ChildDied):
+                bench.renew()  # a device that failed once may fail whatever comes next in that process
+            _failed(context, search, begun, run_id, error)
         else:
             _keep(context, search, begun, run_id, trained)
             value, seconds = trained.findings.value, trained.findings.seconds
@@ -154,6 +162,12 @@ def _one_trial(
     except Exception as unknown:
         _give_back(context, search, begun, run_id, repr(unknown), again=False)
         raise
+
+
+def _of_configuration(error: Exception) -> bool:
+    """Whether an error of training says something of the configuration: all but what ends the study or its trial."""
+    others = (WorkerStopping, TrialTaken, StorageError, TuningError, OptunaError)
+    return isinstance(error, ChildDied) or not isinstance(error, others)
 
 
 def _train(
@@ -198,6 +212,26 @@ def _train(
     return trained
 
 
+def _refuse_to_go_on_in_vain(trials: list[FrozenTrial]) -> None:
+    """End a search of which nothing came but the same surprise several times in a row.
+
+    Raises:
+        AlwaysFails: so it is.
+    """
+    ended = [
+        trial for trial in own(trials) if trial.state.is_finished() and searching.LOST not in trial.user_attrs
+    ]
+    last = ended[-SURPRISES:]
+    kinds = {trial.user_attrs.get(SURPRISE) for trial in last}
+    completed = any(trial.state is TrialState.COMPLETE for trial in ended)
+    if completed or len(last) < SURPRISES or len(kinds) > 1 or None in kinds:
+        return
+    raise AlwaysFails(
+        f"The last {SURPRISES} trials failed alike and none has completed: {last[-1].user_attrs[searching.ERROR]} Look "
+        "for the reason in the worker's log and mend it, then add trials: the study goes on with them."
+    )
+
+
 def _keep(context: StudyContext, search: optuna.Study, begun: _Begun, run_id: str, trained: Trained) -> None:
     """Record a completed trial; its head is kept while it is one of the study's best."""
     lease, trial = context.lease, begun.trial
@@ -226,6 +260,8 @@ def _failed(
     recording.record_failure(context.tracking, run_id, error)
     what = str(error) if isinstance(error, ChildDied | EngineError) else f"{type(error).__name__}: {error}"
     if not is_memory(error) and not isinstance(error, ChildDied):
+        if not isinstance(error, EngineError):
+            lease.patiently(lambda: trial.set_user_attr(SURPRISE, type(error).__name__))
         lease.patiently(lambda: trial.set_user_attr(searching.ERROR, what[:2000]))
         _end(context, search, begun, TrialState.FAIL)
         return

@@ -18,6 +18,7 @@ PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
 # User attributes of a trial.
 LOST = "lost"  # why it was given up unfinished; it does not count against the budget
 ERROR = "error"  # why it failed
+SURPRISE = "surprise"  # kind of the error where nobody foresaw it
 RETRY_OF = "retry_of"  # number of the lost trial that this one repeats
 ORIGIN = "origin"  # who asked for it, if not the sampler: one of the next two
 PAPERS, BY_HAND = "paper", "by hand"

@@ -304,14 +304,25 @@ def test_one_failed_trial_does_not_fail_its_study(workspace, parts, make_spec, r
     assert [trial.state for trial in study_trials(workspace, study)] == ["failed", "completed"]
 
 
+def test_unexpected_error_of_one_configuration_fails_its_trial_and_not_its_study(
+    workspace, parts, make_spec, run_to_end
+):
+    study = run_to_end(make_spec(trials=2), run=stand_ins.first_breaks_down)
+    assert study.state is StudyState.COMPLETED, study.error
+    trials = study_trials(workspace, study)
+    assert [trial.state for trial in trials] == ["failed", "completed"]
+    assert trials[0].error == "KeyError: 'surprise'"
+
+
 def test_unexpected_error_leaves_no_trial_or_run_open(workspace, parts, make_spec, run_to_end):
-    study = run_to_end(make_spec(), run=stand_ins.break_down)
+    study = run_to_end(make_spec(trials=20), run=stand_ins.break_down)
     assert study.state is StudyState.FAILED
-    assert "surprise" in study.error
-    assert "incident" in study.error
+    assert "The last 3 trials failed alike and none has completed: KeyError: 'surprise'" in study.error
+    assert "add trials" in study.error
     client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
     trials = study_trials(workspace, study)
-    assert [trial.state for trial in trials] == ["interrupted"]
+    assert [trial.state for trial in trials] == ["failed"] * 3
+    assert {trial.error for trial in trials} == {"KeyError: 'surprise'"}
     runs = [study.parent_run_id, *(trial.run_id for trial in trials)]
     assert {client.get_run(run_id).info.status for run_id in runs} <= {"FAILED", "KILLED"}
 
