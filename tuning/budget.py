@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.records import now as present
 from tuning import trial_times
 from tuning.spec import MAX_TRIALS, Sampler, StudySpec
-from tuning.wishes import FROM_STUDY, LOST, configuration, grid
+from tuning.wishes import BY_HAND, FROM_STUDY, LOST, ORIGIN, configuration, grid
 
 _TRIED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -41,17 +41,29 @@ def feasible(trial: FrozenTrial) -> bool:
 def left(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = None) -> int:
     """How many more trials may begin now; those that run are taken off, for most of them will count.
 
+    What a person asked for by hand may always begin, whichever limit is reached.
+
     Exact under parallelism where nobody else begins a trial between this and `tuning.search.ask`. Zero while others
     run does not mean that the study is over: one of them may be lost, and its configuration is tried again.
 
     Args:
         now: the present moment; None: by this machine's clock.
     """
+    asked = asked_for(trials)
     if ended_by(trials, spec, now) is not None:
-        return 0
+        return asked
     running = sum(trial.state is TrialState.RUNNING for trial in own(trials))
     most = max(0, (spec.trials or MAX_TRIALS) - counted(trials) - running)
-    return min(most, _of_grid(trials, spec)) if spec.sampler is Sampler.GRID else most
+    if spec.sampler is Sampler.GRID:
+        most = min(most, _of_grid(trials, spec))
+    return max(most, asked)
+
+
+def asked_for(trials: Iterable[FrozenTrial]) -> int:
+    """How many configurations that a person asked for by hand wait to be tried."""
+    return sum(
+        trial.state is TrialState.WAITING and trial.user_attrs.get(ORIGIN) == BY_HAND for trial in trials
+    )
 
 
 def ended_by(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = None) -> str | None:

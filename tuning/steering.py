@@ -29,6 +29,11 @@ def add_trials(workspace: Workspace, study_id: int, count: int) -> Study:
     """
     if count < 1:
         raise BadSpec(f"{count} more trials: at least 1 is needed. To stop a study, pause or cancel it.")
+    return _extend(workspace, study_id, count, by_hand=False)
+
+
+def _extend(workspace: Workspace, study_id: int, count: int, *, by_hand: bool) -> Study:
+    """Make room for more trials; `by_hand`: for configurations that are asked for, which no grid needs to have."""
     study = _study(workspace, study_id)
     spec = StudySpec.from_json(study.spec)
     trials = searching.trials_of(workspace.settings.optuna_url, study_id)
@@ -41,7 +46,7 @@ def add_trials(workspace: Workspace, study_id: int, count: int) -> Study:
     larger = replace(spec, trials=so_far + count)
     if study.state.finished and ended_by(trials, larger) is not None:
         larger = replace(larger, minutes=None, patience=None)
-        if spec.sampler is Sampler.GRID and (reason := ended_by(trials, larger)) is not None:
+        if not by_hand and spec.sampler is Sampler.GRID and (reason := ended_by(trials, larger)) is not None:
             raise BadSpec(
                 f"Study '{study.name}' ({study_id}) has no more to try: {reason}. Clone it with more grid steps, or "
                 "with another sampler."
@@ -76,9 +81,9 @@ def enqueue(workspace: Workspace, study_id: int, wanted: Mapping[str, Any]) -> t
                 f"This configuration is trial {trial.number + 1} of study '{study.name}' ({study_id}) already; trained "
                 "again it gives the same. Change a value."
             )
+    if spec.trials is not None or study.state.finished:  # first, for it may be refused
+        study = _extend(workspace, study_id, 1, by_hand=True)
     searching.enqueue(url, study_id, spec, wish)
-    if spec.trials is not None or study.state.finished:
-        study = add_trials(workspace, study_id, 1)
     return study, wish
 
 

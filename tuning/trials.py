@@ -24,7 +24,7 @@ from storage.records import TrialSlot
 from tuning import recording, retries, trial_times
 from tuning import search as searching
 from tuning.bench import Bench, is_memory
-from tuning.budget import own, reported
+from tuning.budget import asked_for, own, reported
 from tuning.child import ChildDied
 from tuning.computing import RunTrial, Trained
 from tuning.context import StudyContext
@@ -105,11 +105,11 @@ def _begin(context: StudyContext, search: optuna.Study) -> _Begun | None:
         with context.workspace.session() as session:
             studies.lock_study(session, lease.study.id)
             spec = StudySpec.from_json(studies.get_study(session, lease.study.id).spec)
-            if searching.left(search.get_trials(deepcopy=False), spec) <= 0:
+            trials = search.get_trials(deepcopy=False)
+            if searching.left(trials, spec) <= 0:
                 return None
-            slot = slots.claim_slot(
-                session, study_id=lease.study.id, worker_id=lease.worker_id, limit=spec.trials
-            )
+            limit = None if spec.trials is None else spec.trials + asked_for(trials)
+            slot = slots.claim_slot(session, study_id=lease.study.id, worker_id=lease.worker_id, limit=limit)
             if slot is None:
                 return None
             trial = searching.ask(search, spec)

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from optuna.trial import TrialState
 
 from storage import datasets, studies, study_edits
 from storage.errors import BadStudyEdit, StudyNotFound
@@ -140,6 +141,42 @@ def test_configuration_for_a_study_that_ends_by_its_time_waits_without_a_larger_
     study = launch_study(workspace, "parts", make_spec(trials=None, minutes=5))
     study, wish = steering.enqueue(workspace, study.id, {"noise_std": 0.3})
     assert (study.spec["trials"], wish) == (None, {"noise_std": 0.3})
+
+
+def test_configuration_that_is_refused_is_not_left_behind(workspace, make_ended, make_spec):
+    study = make_ended()
+    with workspace.session() as session:
+        study_edits.extend_study(session, study.id, make_spec(trials=1000).to_json(), study.spec)
+    with pytest.raises(BadSpec, match="1001 trials"):
+        steering.enqueue(workspace, study.id, {"noise_std": 0.3})
+    trials = searching.trials_of(workspace.settings.optuna_url, study.id)
+    assert [trial for trial in trials if trial.state is TrialState.WAITING] == []
+
+
+def test_configuration_beyond_a_grid_that_was_tried_whole_is_tried(workspace, make_ended):
+    grid = {"sampler": "grid", "grid_steps": 2, "layers": ((2,),), "adaptor_depths": (1,)}
+    study, _ = steering.enqueue(workspace, make_ended(values=(0.5, 0.6), **grid).id, {"noise_std": 0.3})
+    assert (study.state, left(workspace, study)) == (StudyState.QUEUED, 1)
+
+
+@pytest.mark.parametrize("limit", [{"trials": None, "minutes": 1e-6}, {"trials": 9, "patience": 1}])
+def test_configuration_is_tried_whichever_limit_a_running_study_has_reached(
+    workspace, parts, make_spec, run_one, limit
+):
+    spec = make_spec(**limit)
+    study = launch_study(workspace, "parts", spec)
+    search = searching.open_search(workspace.settings.optuna_url, study.id, spec)
+    run_one(search, spec, 0.9)
+    run_one(search, spec, 0.5)
+    assert left(workspace, study) == 0
+    study, wish = steering.enqueue(workspace, study.id, {"noise_std": 0.3})
+    assert left(workspace, study) == 1
+    run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
+    study = row(workspace, study.id)
+    assert study.state is StudyState.COMPLETED, study.error
+    trials = study_trials(workspace, study)
+    assert {trial.state for trial in trials} <= {"completed", "pruned"}, "nothing waits"
+    assert trials[2].params["noise_std"] == wish["noise_std"]
 
 
 def test_narrowed_study_starts_around_the_best_trials_with_what_is_known(workspace, make_ended):
