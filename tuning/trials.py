@@ -37,9 +37,7 @@ from tuning.wishes import SURPRISE
 
 logger = logging.getLogger(__name__)
 
-SURPRISES = (
-    3  # trials in a row that fail alike, in a way that nobody foresaw, before a study without results ends
-)
+SURPRISES = 3  # trials in a row that fail alike, as nobody foresaw, before a study without results ends
 SMALLER_STEP = 4  # what batches are divided by when memory ran out, and once more when it does again
 NO_MEMORY = (
     " Smaller batches did not help. Search smaller heads (members, discriminator_width, adaptor_depth), make the "

@@ -32,8 +32,7 @@ from storage.records import ModelState, Role, StudyState, Wanted, now
 from storage.study_edits import extend_study
 from storage.tracking import Tracking
 from tests.tuning import stand_ins
-from tuning import queries
-from tuning import retries, steering
+from tuning import queries, retries, steering
 from tuning import search as searching
 from tuning.commands import (
     delete_dataset,
