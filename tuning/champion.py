@@ -46,8 +46,7 @@ def make_candidate(context: CandidateContext, data: TrialData, best: FrozenTrial
     """
     model = register_candidate(context, data, best)
     # The study ends: what else lies here of its trials lies in their runs as well.
-    folder = context.workspace.settings.checkpoints_folder / f"study-{context.lease.study.id}"
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(heads.study_folder(context.workspace, context.lease.study.id), ignore_errors=True)
     _promote_by_policy(context, model)
     return model
 
@@ -194,12 +193,7 @@ def _register(context: CandidateContext, data: TrialData, best: FrozenTrial) -> 
     }
     context.lease.report({"message": "registering the model in MLflow"}, at_once=True)
     # One folder per trial: a person may ask for several candidates of a study at once.
-    folder = (
-        workspace.settings.checkpoints_folder
-        / f"study-{study.id}"
-        / f"candidate-{best.number}"
-        / "checkpoint"
-    )
+    folder = heads.study_folder(workspace, study.id) / f"candidate-{best.number}" / "checkpoint"
     shutil.rmtree(folder, ignore_errors=True)
     checkpoint.save(folder, detector)
     if test:

@@ -1,21 +1,27 @@
 """Ending what a study that failed or was cancelled left open: trials in Optuna, runs in MLflow."""
 
 import logging
+import shutil
+
+from optuna.exceptions import OptunaError
 
 from storage import slots
 from storage.errors import StorageError
 from storage.records import Study, StudyState
 from storage.tracking import Tracking
 from storage.workspace import Workspace
-from tuning import retries
+from tuning import heads, queries, retries
+from tuning.budget import counted
+from tuning.objective import Objective
 
 logger = logging.getLogger(__name__)
 
 
 def close_study(workspace: Workspace, tracking: Tracking, study: Study) -> None:
-    """End the running trials and runs of a finished study, so that no page shows them as running.
+    """End the running trials and runs of a finished study, so that no page shows them as running; keep its plots.
 
-    Of a cancelled one what waits to be tried is ended, too: a failed one may be given more trials and go on.
+    Of a cancelled one what waits to be tried is ended, too, and the weights that were kept for a model are deleted: a
+    failed one may be given more trials and go on.
 
     The study's own state is recorded already and stays as it is when MLflow is out of reach; that is logged.
     """
@@ -36,5 +42,18 @@ def close_study(workspace: Workspace, tracking: Tracking, study: Study) -> None:
             *tracking.tagged_runs(study.dataset_name, tags, status="RUNNING"),
         }:
             tracking.end_run(run_id, status)
-    except StorageError:
+        _record(workspace, tracking, study, study.parent_run_id)
+    except (StorageError, OptunaError):
         logger.exception("runs of a finished study stay open in MLflow", extra={"study": study.id})
+    finally:
+        if cancelled:
+            shutil.rmtree(heads.study_folder(workspace, study.id), ignore_errors=True)
+
+
+def _record(workspace: Workspace, tracking: Tracking, study: Study, run_id: str) -> None:
+    from tuning.recording import record_study  # draws, which the pages that import this need not
+
+    search = queries.opened(workspace, study.id)
+    tried = counted(search.get_trials(deepcopy=False)) if search is not None else 0
+    if search is not None and tried:
+        record_study(tracking, run_id, str(Objective.of(study.spec["objective"])), search)

@@ -23,9 +23,14 @@ REMOVED = {"weights": "removed: other trials of the study are better"}
 NEVER = {"weights": "not kept: other trials of the study are better"}
 
 
+def study_folder(workspace: Workspace, study_id: int) -> Path:
+    """Where weights of a study lie on this machine while it runs."""
+    return workspace.settings.checkpoints_folder / f"study-{study_id}"
+
+
 def head_folder(workspace: Workspace, study_id: int, trial_number: int) -> Path:
     """Where the head of a trial lies on this machine while it is among its study's best."""
-    return workspace.settings.checkpoints_folder / f"study-{study_id}" / f"trial-{trial_number}"
+    return study_folder(workspace, study_id) / f"trial-{trial_number}"
 
 
 def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:

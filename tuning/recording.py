@@ -190,14 +190,18 @@ def record_failure(tracking: Tracking, run_id: str, error: BaseException) -> Non
     tracking.end_run(run_id, "FAILED")
 
 
-def record_study(context: StudyContext, search: optuna.Study) -> None:
-    """Keep the best trial's value and the plots of a study that has run all its trials."""
-    tracking, run_id = context.tracking, context.parent_run_id
+def record_study(tracking: Tracking, run_id: str, objective: str, search: optuna.Study) -> None:
+    """Keep the best trial's value and the plots of a study that has ended.
+
+    Args:
+        run_id: of the study's own run.
+        objective: what its values are called.
+    """
     best = heads.best_trials(search.get_trials(deepcopy=False), 1)
     if best:
         tracking.set_tags(run_id, {"best_trial": str(best[0].number + 1)})
-        tracking.log_metrics(run_id, {f"best.{context.spec.objective}": float(best[0].value or 0.0)})
-    made = plots.study_plots(queries.records(search), importance(search), str(context.spec.objective))
+        tracking.log_metrics(run_id, {f"best.{objective}": float(best[0].value or 0.0)})
+    made = plots.study_plots(queries.records(search), importance(search), objective)
     for name, drawn in made.items():
         tracking.log_file(run_id, drawn, f"plots/{name}.png")
 

@@ -142,9 +142,11 @@ def _make_champion(context: StudyContext, bench: Bench, search: optuna.Study) ->
         raise NoCompletedTrial(searching.why_no_best(trials, context.spec))
     context.lease.report({"phase": "champion", "best": best.value}, at_once=True)
     bench.candidate(str(best.params.get("backbone", context.spec.backbone)), best)
-    context.lease.patiently(lambda: recording.record_study(context, search))
-    context.tracking.end_run(context.parent_run_id)
-    context.tracking.flush()
+    tracking, run_id = context.tracking, context.parent_run_id
+    objective = str(context.spec.objective)
+    context.lease.patiently(lambda: recording.record_study(tracking, run_id, objective, search))
+    tracking.end_run(run_id)
+    tracking.flush()
 
 
 def _complete(context: StudyContext) -> bool:

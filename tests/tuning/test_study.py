@@ -480,6 +480,18 @@ def test_cancelling_a_paused_study_ends_its_runs(workspace, parts, make_spec):
     assert client.get_run(parent).info.status == "KILLED"
 
 
+def test_cancelled_study_keeps_the_plots_of_what_it_tried_and_no_weights(workspace, parts, make_spec):
+    study = paused_in_its_second_trial(workspace, make_spec(trials=15))
+    kept = workspace.settings.checkpoints_folder / f"study-{study.id}"
+    assert kept.exists()
+    assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.CANCELLED
+    assert not kept.exists()
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    parent = study_now(workspace, study.id).parent_run_id
+    plots = {file.path for file in client.list_artifacts(parent, "plots")}
+    assert {"plots/history.png", "plots/curves.png", "plots/timeline.png"} <= plots
+
+
 def test_worker_for_one_study_leaves_older_ones_alone(workspace, parts, make_spec, run_to_end):
     older = launch_study(workspace, "parts", make_spec())
     assert run_to_end(make_spec(trials=1)).state is StudyState.COMPLETED
