@@ -36,8 +36,8 @@ OPTIONS = {
 }
 # aiohttp begins to count towards `read_timeout` when a file was sent, and before that it waits for the bucket's word to
 # go on, without end: so storing has a time of its own, with room for a slow line.
-STORE_SECONDS = 30.0
-STORE_BYTES_PER_SECOND = 500_000
+STORE_SECONDS = 60.0
+STORE_BYTES_PER_SECOND = 50_000
 _CHUNK_BYTES = 1 << 20
 
 

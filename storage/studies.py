@@ -130,8 +130,8 @@ def claim(
 ) -> Study | None:
     """Give the first study that waits to a worker, or None when none waits; with `study_id` that one or none.
 
-    Waiting are queued studies, paused ones that are wanted again, and running ones whose worker has fallen silent.
-    Running ones whose worker has fallen silent and that should be paused or cancelled are brought to rest on the way.
+    Waiting are queued studies, paused ones that are wanted again, and running ones whose worker has fallen silent; of
+    the last, `bring_to_rest` sees to those that should be paused or cancelled.
 
     Args:
         silent: the last signs of life of workers that were not heard of for a lease; whoever was heard of since keeps
@@ -140,7 +140,6 @@ def claim(
             silent: helping alone would never end it.
         without: studies that the asker can not work on.
     """
-    bring_to_rest(session, silent=silent, now=now)
     abandoned = _abandoned(silent)
     waiting = and_(
         StudyRow.wanted == Wanted.RUN,

@@ -131,6 +131,11 @@ def reported(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | Non
     }
 
 
+def so_far(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None = None) -> dict[str, Any]:
+    """The same where no next trial begins."""
+    return {name: value for name, value in reported(trials, spec, now).items() if name != "trial"}
+
+
 def _under_way(trials: Sequence[FrozenTrial], now: datetime) -> float:
     """How many trials' worth of work those hold that run now, by the mean time of those that ended."""
     ended = [trial for trial in own(trials) if trial.state.is_finished() and LOST not in trial.user_attrs]

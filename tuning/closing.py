@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 def close_study(workspace: Workspace, tracking: Tracking, study: Study) -> None:
     """End the running trials and runs of a finished study, so that no page shows them as running; keep its plots.
 
-    Of a cancelled one what waits to be tried is ended, too, and the weights that were kept for a model are deleted: a
-    failed one may be given more trials and go on.
+    Of a cancelled one what waits to be tried is ended, too, and the weights that lie here for a model are deleted (its
+    runs keep theirs): a failed one may be given more trials and go on.
 
     The study's own state is recorded already and stays as it is when MLflow is out of reach; that is logged.
     """

@@ -216,17 +216,11 @@ def _whole_study(workspace: Workspace, dataset_name: str, study_id: int) -> Subj
         raise BadComparison(
             f"Study {study_id} has no completed trial within its limits, so no best one. Compare it when it has."
         )
-    highest, best_so_far = float("-inf"), {}
-    for trial in queries.study_trials(workspace, study):
-        if trial.state == "completed" and trial.value is not None:
-            highest = max(highest, trial.value)
-        if highest > float("-inf"):
-            best_so_far[trial.number + 1] = highest
     return replace(
         _trial(workspace, dataset_name, study_id, best.number),
         key=f"s{study_id}",
         title=f"Study {study_id}, its best trial ({best.number + 1})",
-        best_so_far=best_so_far,
+        best_so_far=queries.best_so_far(workspace, study),
     )
 
 

@@ -86,6 +86,21 @@ def best_trial(workspace: Workspace, study: Study) -> TrialRecord | None:
     return None if found is None else _record(found)
 
 
+def best_so_far(workspace: Workspace, study: Study) -> dict[int, float]:
+    """By each own trial, counted from 1, the highest value to it that keeps all limits.
+
+    Raises:
+        DatabaseUnavailable: Optuna's database can't be read.
+    """
+    search = opened(workspace, study.id)
+    if search is None:
+        return {}
+    with _readable():
+        trials = own(search.get_trials(deepcopy=False))
+    found = {trial.number + 1: best(trials[: place + 1]) for place, trial in enumerate(trials)}
+    return {number: float(one.value or 0.0) for number, one in found.items() if one is not None}
+
+
 def study_importance(
     workspace: Workspace, study: Study, method: Method = Method.PED_ANOVA
 ) -> Importance | None:

@@ -7,10 +7,10 @@ new one.
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.search import RETRIES, open_storage, study_name
+from tuning.search import RETRIES, open_storage, out_of_reach, study_name
 from tuning.wishes import ERROR, LOST, ORIGIN, RETRY_OF, configuration
 
 SMALLER = "batches_divided_by"  # user attribute of a trial: memory ran out under its configuration before
@@ -67,15 +67,19 @@ def give_up(url: str, study_id: int, reason: str, *, waiting: bool) -> list[str]
         waiting: and what waits to be tried, where the study never goes on.
     Returns:
         The MLflow runs that those trials left open.
+    Raises:
+        DatabaseUnavailable: Optuna's database is out of reach.
     """
+    states = (TrialState.RUNNING, TrialState.WAITING) if waiting else (TrialState.RUNNING,)
     try:
         search = optuna.load_study(storage=open_storage(url), study_name=study_name(study_id))
+        left = search.get_trials(deepcopy=False, states=states)
+        for trial in left:
+            _lose(url, search, trial, LOST, reason)
     except KeyError:  # it never began
         return []
-    states = (TrialState.RUNNING, TrialState.WAITING) if waiting else (TrialState.RUNNING,)
-    left = search.get_trials(deepcopy=False, states=states)
-    for trial in left:
-        _lose(url, search, trial, LOST, reason)
+    except StorageInternalError as error:
+        raise out_of_reach(error) from error
     return [trial.user_attrs["run_id"] for trial in left if "run_id" in trial.user_attrs]
 
 

@@ -231,6 +231,11 @@ def trials_of(url: str, study_id: int) -> list[FrozenTrial]:
     except KeyError:
         return []
     except StorageInternalError as error:
-        raise DatabaseUnavailable(
-            f"Optuna's database can not be read: {error}. Check SIMPLENET_OPTUNA_URL and that the database is in reach."
-        ) from error
+        raise out_of_reach(error) from error
+
+
+def out_of_reach(error: StorageInternalError) -> DatabaseUnavailable:
+    """What Optuna's complaint about its database means for people."""
+    return DatabaseUnavailable(
+        f"Optuna's database can not be read: {error}. Check SIMPLENET_OPTUNA_URL and that the database is in reach."
+    )

@@ -9,14 +9,6 @@ import optuna
 
 from engine.errors import EngineError
 from storage import datasets, studies
-from storage.errors import (
-    BlobsUnavailable,
-    DatabaseUnavailable,
-    DiskFull,
-    LeaseLost,
-    StorageError,
-    TrackingError,
-)
 from storage.outbox import PatientTracking
 from storage.records import DatasetVersion, ImageRecord, Study, StudyState, now
 from storage.tracking import Tracking
@@ -24,18 +16,17 @@ from storage.workspace import Workspace
 from tuning import recording
 from tuning import search as searching
 from tuning.bench import Bench
-from tuning.child import Child
+from tuning.budget import asked_for, so_far
+from tuning.child import Child, ChildDied
 from tuning.computing import RunTrial
 from tuning.context import ReadyBackbone, StudyContext, StudySetup
 from tuning.errors import (
     BackboneChanged,
     NoCompletedTrial,
-    StudyCancelled,
-    StudyPaused,
-    TuningError,
+    OutOfMemory,
     UnableHere,
 )
-from tuning.lease import Lease, WorkerStopping
+from tuning.lease import Lease
 from tuning.pictures import check_objective, study_pictures
 from tuning.queries import shares_studies
 from tuning.spec import StudySpec
@@ -44,16 +35,8 @@ from tuning.trials import begun_of, run_trials, settle
 logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.5  # between two looks whether the trials of other workers have ended
-_OF_ALL_MACHINES = (  # what ends preparing a study for a reason that is not the machine's
-    StudyCancelled,
-    StudyPaused,
-    WorkerStopping,
-    LeaseLost,
-    DiskFull,
-    DatabaseUnavailable,
-    TrackingError,
-    BlobsUnavailable,
-)
+# Why preparing a study may fail on one machine and not on another: weights, devices, memory.
+_OF_ONE_MACHINE = (EngineError, BackboneChanged, OutOfMemory, ChildDied)
 
 
 def lead_study(workspace: Workspace, lease: Lease, child: Child, run: RunTrial) -> None:
@@ -80,7 +63,7 @@ def lead_study(workspace: Workspace, lease: Lease, child: Child, run: RunTrial) 
             _run_all(context, bench, search, run)
             context = replace(context, spec=_spec_now(context))
             _make_champion(context, bench, search)
-            if lease.patiently(lambda: _complete(context)):  # noqa: B023 (called at once)
+            if lease.patiently(lambda: _complete(context, search)):  # noqa: B023 (called at once)
                 return
     finally:
         tracking.close()
@@ -126,10 +109,7 @@ def _run_all(context: StudyContext, bench: Bench, search: optuna.Study, run: Run
             lease.pause(WAIT_SECONDS)
             if searching.left(trials, _spec_now(context)) > 0:
                 break
-            best = searching.best(trials)
-            lease.report(
-                {"phase": "training", "waiting_for_others": True, "best": best.value if best else None}
-            )
+            lease.report({"phase": "training", "waiting_for_others": True, **so_far(trials, context.spec)})
         lease.report({"waiting_for_others": None})
         if done:
             return
@@ -140,7 +120,7 @@ def _make_champion(context: StudyContext, bench: Bench, search: optuna.Study) ->
     best = searching.best(trials)
     if best is None:
         raise NoCompletedTrial(searching.why_no_best(trials, context.spec))
-    context.lease.report({"phase": "champion", "best": best.value}, at_once=True)
+    context.lease.report({"phase": "champion", **so_far(trials, context.spec)}, at_once=True)
     bench.candidate(str(best.params.get("backbone", context.spec.backbone)), best)
     tracking, run_id = context.tracking, context.parent_run_id
     objective = str(context.spec.objective)
@@ -149,12 +129,14 @@ def _make_champion(context: StudyContext, bench: Bench, search: optuna.Study) ->
     tracking.flush()
 
 
-def _complete(context: StudyContext) -> bool:
-    """Record that the study is completed, unless somebody has added trials meanwhile."""
+def _complete(context: StudyContext, search: optuna.Study) -> bool:
+    """Record that the study is completed, unless somebody has added trials or enqueued one meanwhile."""
     lease = context.lease
     with context.workspace.session() as session:
         studies.check_held(session, **lease.hold)  # nobody changes the study from here on
         if StudySpec.from_json(studies.get_study(session, lease.study.id).spec) != context.spec:
+            return False
+        if asked_for(search.get_trials(deepcopy=False)) > 0:
             return False
         studies.finish(session, **lease.hold, state=StudyState.COMPLETED, now=now())
     return True
@@ -166,15 +148,11 @@ def _prepare_again(
     """Prepare a study. Where it was prepared before and has other machines, what fails is this machine's trouble."""
     try:
         return _prepare(workspace, lease, bench, tracking)
-    except _OF_ALL_MACHINES:
-        raise
-    except Exception as trouble:
+    except _OF_ONE_MACHINE as trouble:
         if lease.study.parent_run_id is None or not shares_studies(workspace.settings):
             raise
-        known = isinstance(trouble, EngineError | StorageError | TuningError)
-        reason = str(trouble) if known else f"{type(trouble).__name__}: {trouble}"
         raise UnableHere(
-            f"Worker '{lease.worker_id}' can't go on with the study, which began well elsewhere: {reason} It waits for "
+            f"Worker '{lease.worker_id}' can't go on with the study, which was prepared before: {trouble} It waits for "
             "another worker."
         ) from trouble
 

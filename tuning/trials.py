@@ -24,7 +24,7 @@ from storage.records import TrialSlot
 from tuning import recording, retries, trial_times
 from tuning import search as searching
 from tuning.bench import Bench, is_memory
-from tuning.budget import asked_for, own, reported
+from tuning.budget import asked_for, own, reported, so_far
 from tuning.child import ChildDied
 from tuning.computing import RunTrial, Trained
 from tuning.context import StudyContext
@@ -243,8 +243,7 @@ def _keep(context: StudyContext, search: optuna.Study, begun: _Begun, run_id: st
 def _tidy(context: StudyContext, search: optuna.Study) -> None:
     """After a trial has ended: show the best, and delete the heads that are not among the best any more."""
     trials = begun_of(context, search)
-    ended = {name: value for name, value in reported(trials, context.spec).items() if name != "trial"}
-    context.lease.report({**ended, "epoch": 0}, at_once=True)
+    context.lease.report({**so_far(trials, context.spec), "epoch": 0}, at_once=True)
     recording.sweep_heads(context, trials)
 
 

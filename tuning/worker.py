@@ -34,7 +34,14 @@ from tuning.budget import counted
 from tuning.child import Child
 from tuning.closing import close_study
 from tuning.computing import RunTrial
-from tuning.errors import StudyCancelled, StudyPaused, TooManyAttempts, TuningError, UnableHere
+from tuning.errors import (
+    AlwaysFails,
+    StudyCancelled,
+    StudyPaused,
+    TooManyAttempts,
+    TuningError,
+    UnableHere,
+)
 from tuning.lease import Lease, WorkerStopping
 from tuning.queries import shares_studies
 from tuning.search import trials_of
@@ -193,7 +200,14 @@ def _bring_to_rest(worker: _Worker, silent: list[Beat]) -> None:
         rested = studies.bring_to_rest(session, silent=silent, now=now())
     for study in rested:
         if study.state is StudyState.CANCELLED:
-            close_study(worker.workspace, Tracking(worker.workspace.settings), study)
+            _close(worker, study)
+
+
+def _close(worker: _Worker, study: Study) -> None:
+    try:
+        close_study(worker.workspace, Tracking(worker.workspace.settings), study)
+    except DatabaseUnavailable:
+        logger.exception("trials of a finished study stay open", extra={"study": study.id})
 
 
 def _beat(worker: _Worker) -> None:
@@ -311,6 +325,8 @@ def _help(worker: _Worker, study: Study) -> None:
             logger.info("no more help: %s", end, extra=extra)
         except (DatabaseUnavailable, TrackingError, BlobsUnavailable):
             logger.exception("out of reach", extra=extra)
+        except AlwaysFails as end:  # the lead ends the study; whoever mends it may be helped at once
+            logger.warning("no more help: %s", end, extra=extra)
         except Exception:
             logger.exception("this worker can't help with the study", extra=extra)
             worker.step_aside(study)
@@ -354,10 +370,7 @@ def _record(worker: _Worker, study: Study, write: Callable[..., Study], *, in_va
             if worker.stop.wait(RECORD_SECONDS):
                 return
     if ended.state in (StudyState.FAILED, StudyState.CANCELLED):
-        try:
-            close_study(worker.workspace, Tracking(worker.workspace.settings), ended)
-        except DatabaseUnavailable:
-            logger.exception("trials of a finished study stay open", extra={"study": study.id})
+        _close(worker, ended)
 
 
 def _forgive(session: Session, study: Study) -> None:

@@ -91,7 +91,7 @@ def _offered(name: str) -> dict[str, str]:
     found |= {
         f"s{study.id}": f"{study.name}, its best trial"
         for study in latest[:STUDIES_OFFERED]
-        if trials[study.id]
+        if queries.best_trial(workspace(), study) is not None
     }
     for own in trials.values():
         found |= own

@@ -97,12 +97,12 @@ def _new() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         name = choosing.dataset(names, width="stretch")
-        version = _version(name)
+        other = _study(st.query_params["like"]) if "like" in st.query_params else None
+        version = _version(name, other)
         form = st.container()
     with right:
         study_form.explain(version)
     with form:
-        other = _study(st.query_params["like"]) if "like" in st.query_params else None
         follows = None if other is None else _about(other, version)
         spec = study_form.show(version, None if other is None else steering.like(other))
     if spec is not None:
@@ -111,12 +111,17 @@ def _new() -> None:
         st.switch_page(STUDIES, query_params={"dataset": name, "study": str(study.id)})
 
 
-def _version(name: str) -> DatasetVersion:
+def _version(name: str, other: Study | None) -> DatasetVersion:
     """The version to search on: the latest, unless a person chooses one of those before."""
     with workspace().session() as session:
         latest, versions = datasets.latest_version(session, name), datasets.list_versions(session, name)
     if len(versions) == 1:
         return latest
+    if other is not None and other.dataset_name == name and other.dataset_version_id != latest.id:
+        st.caption(
+            f":material/info: Study “{wording.plain(other.name)}” searched another version. Choose it to start from "
+            "its trials; on other pictures their values say nothing."
+        )
     return st.selectbox(
         "Version of the dataset",
         versions,

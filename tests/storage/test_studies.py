@@ -52,13 +52,12 @@ class Desk:
 
     def claim(self, worker_id: str = "w1", seconds: float = 0, clock: float | None = None) -> Study | None:
         self.look(seconds)
+        moment, silent = after(seconds if clock is None else clock), self.watch.silent("study")
+        with session(self.engine) as opened:  # as a worker does, one after the other
+            studies.bring_to_rest(opened, silent=silent, now=moment)
         with session(self.engine) as opened:
             return studies.claim(
-                opened,
-                worker_id=worker_id,
-                now=after(seconds if clock is None else clock),
-                lease_seconds=LEASE_SECONDS,
-                silent=self.watch.silent("study"),
+                opened, worker_id=worker_id, now=moment, lease_seconds=LEASE_SECONDS, silent=silent
             )
 
     def claimed(self, worker_id: str = "w1", seconds: float = 0, clock: float | None = None) -> Study:

@@ -109,6 +109,18 @@ def test_study_waits_for_a_machine_that_can_go_on_with_it(workspace, parts, make
     assert (study.state, study.error) == (StudyState.COMPLETED, None)
 
 
+def test_trials_that_helpers_ended_last_are_counted_on_the_study_that_is_done(
+    workspace, parts, make_spec, start
+):
+    for _ in range(2):  # whose trial is the last is left to chance
+        study = launch_study(workspace, "parts", make_spec(trials=6))
+        start(workspace, f"lead of {study.id}")
+        start(workspace, f"helper of {study.id}")
+        wait_for(lambda study=study: now_of(workspace, study).state.finished)
+        ended = now_of(workspace, study)
+        assert (ended.state, ended.progress["ended"]) == (StudyState.COMPLETED, 6)
+
+
 def test_study_that_no_machine_began_fails_with_its_reason(workspace, parts, make_spec, start, tiny_weights):
     weights = tiny_weights.parent / "drawnet.gone.safetensors"
     weights.write_bytes(tiny_weights.read_bytes())

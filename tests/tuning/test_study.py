@@ -34,6 +34,7 @@ from storage.tracking import Tracking
 from tests.tuning import stand_ins
 from tuning import queries, retries, steering
 from tuning import search as searching
+from tuning import study as leading
 from tuning.commands import (
     delete_dataset,
     launch_study,
@@ -490,6 +491,24 @@ def test_cancelled_study_keeps_the_plots_of_what_it_tried_and_no_weights(workspa
     parent = study_now(workspace, study.id).parent_run_id
     plots = {file.path for file in client.list_artifacts(parent, "plots")}
     assert {"plots/history.png", "plots/curves.png", "plots/timeline.png"} <= plots
+
+
+def test_configuration_enqueued_while_the_champion_is_made_is_tried_all_the_same(
+    workspace, parts, make_spec, run_to_end, monkeypatch
+):
+    make = leading._make_champion
+    enqueued = []
+
+    def enqueue_once(context, bench, search):
+        if not enqueued:
+            enqueued.append(steering.enqueue(workspace, context.lease.study.id, {"noise_std": 0.123}))
+        make(context, bench, search)
+
+    monkeypatch.setattr(leading, "_make_champion", enqueue_once)
+    study = run_to_end(make_spec(trials=None, patience=1, tolerance=0.5))
+    assert study.state is StudyState.COMPLETED, study.error
+    tried = [trial for trial in study_trials(workspace, study) if trial.params.get("noise_std") == 0.123]
+    assert [trial.state in ("completed", "pruned") for trial in tried] == [True]
 
 
 def test_worker_for_one_study_leaves_older_ones_alone(workspace, parts, make_spec, run_to_end):
