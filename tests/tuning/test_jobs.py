@@ -119,7 +119,8 @@ def test_killed_job_is_interrupted_and_can_be_started_again(settings: Settings) 
 
 
 def test_job_killed_before_it_begins_is_interrupted_at_once(settings: Settings) -> None:
-    started = jobs.start(settings, "count", MODULE, ["count", "1", "0"])
+    # Long, for finding its process takes a while on a busy machine.
+    started = jobs.start(settings, "count", MODULE, ["count", "100", "0.2"])
     assert started.text == "starting"
     os.kill(_pid(settings), signal.SIGKILL)
     interrupted = wait(settings, "count", lambda job: job.state is not JobState.RUNNING)
