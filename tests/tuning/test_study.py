@@ -466,7 +466,7 @@ def test_reason_of_an_outage_is_shown_while_the_study_waits(
 
 
 def test_cancelling_a_paused_study_ends_its_runs(workspace, parts, make_spec):
-    study = launch_study(workspace, "parts", make_spec(trials=50))
+    study = launch_study(workspace, "parts", make_spec(epochs=500))
     kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
     worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
     worker.start()
@@ -583,7 +583,7 @@ def test_launch_refuses_a_weights_file_that_is_not_there(workspace, parts, make_
 
 
 def test_cancel_stops_within_a_trial_and_leaves_nothing_running(workspace, parts, make_spec):
-    study = launch_study(workspace, "parts", make_spec(trials=100))
+    study = launch_study(workspace, "parts", make_spec(epochs=500))
     stop = threading.Event()
     worker = threading.Thread(
         target=run_worker, args=(workspace,), kwargs={"worker_id": "here", "stop": stop, "study_id": study.id}
