@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks import cuda, growth, inference, machinery, precision, study, training
+from benchmarks import cuda, gain, growth, inference, machinery, precision, study, training
 
 
 @pytest.mark.parametrize("source", [[], ["--random", "--backbone", "test_resnet"]])
@@ -218,3 +218,20 @@ def test_machinery_tells_overhead_and_gain(
     assert set(many["seconds"]) == {"1", "2"}
     assert many["seconds"]["1"] >= many["seconds_asleep"]
     assert "| **overhead** over the time inside |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_gain_judges_all_on_the_same_sealed_pictures(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(train=40, test_normal=16, defects={"dent": 16})
+    file = tmp_path / "gain.json"
+    small = ["--seeds", "1", "--trials", "2", "--epochs", "1", "--size", "64"]
+    gain.main(["--data", str(folder), *small, "--json", str(file)])
+    (one,) = json.loads(file.read_text())["seeds"]
+    judged = [one["paper"], one["champion"], one["label_free"]]
+    assert len({model["images"] for model in judged}) == 1
+    assert one["paper"]["trial"] == 1
+    assert one["champion"]["objective"] >= one["paper"]["objective"]
+    assert len(one["paper_protocol"]) == 3
+    assert "| gain of the study |" in capsys.readouterr().out
