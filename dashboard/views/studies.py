@@ -97,12 +97,12 @@ def _new() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         name = choosing.dataset(names, width="stretch")
-        other = _study(st.query_params["like"]) if "like" in st.query_params else None
-        version = _version(name, other)
+        version = _version(name)
         form = st.container()
     with right:
         study_form.explain(version)
     with form:
+        other = _study(st.query_params["like"]) if "like" in st.query_params else None
         follows = None if other is None else _about(other, version)
         spec = study_form.show(version, None if other is None else steering.like(other))
     if spec is not None:
@@ -111,17 +111,12 @@ def _new() -> None:
         st.switch_page(STUDIES, query_params={"dataset": name, "study": str(study.id)})
 
 
-def _version(name: str, other: Study | None) -> DatasetVersion:
+def _version(name: str) -> DatasetVersion:
     """The version to search on: the latest, unless a person chooses one of those before."""
     with workspace().session() as session:
         latest, versions = datasets.latest_version(session, name), datasets.list_versions(session, name)
     if len(versions) == 1:
         return latest
-    if other is not None and other.dataset_name == name and other.dataset_version_id != latest.id:
-        st.caption(
-            f":material/info: Study “{wording.plain(other.name)}” searched another version. Choose it to start from "
-            "its trials; on other pictures their values say nothing."
-        )
     return st.selectbox(
         "Version of the dataset",
         versions,
@@ -134,7 +129,12 @@ def _version(name: str, other: Study | None) -> DatasetVersion:
 def _about(other: Study, version: DatasetVersion) -> int | None:
     """Say whose settings the form begins with; answers the study whose trials are taken over, if any."""
     st.caption(f":material/content_copy: Begins with the settings of study “{wording.plain(other.name)}”.")
-    if other.dataset_version_id != version.id:  # values of other pictures say nothing
+    if other.dataset_version_id != version.id:
+        if other.dataset_name == version.dataset_name:
+            st.caption(
+                "It searched another version. Choose that to start from its trials, too: on other pictures their "
+                "values say nothing."
+            )
         return None
     wanted = st.checkbox(
         "Start from its trials",
