@@ -65,11 +65,7 @@ def study_trials(workspace: Workspace, study: Study) -> list[TrialRecord]:
     Raises:
         DatabaseUnavailable: Optuna's database can't be read.
     """
-    search = opened(workspace, study.id)
-    if search is None:
-        return []
-    with _readable():
-        return records(search)
+    return [_record(trial) for trial in _own_trials(workspace, study)]
 
 
 def best_trial(workspace: Workspace, study: Study) -> TrialRecord | None:
@@ -78,11 +74,7 @@ def best_trial(workspace: Workspace, study: Study) -> TrialRecord | None:
     Raises:
         DatabaseUnavailable: Optuna's database can't be read.
     """
-    search = opened(workspace, study.id)
-    if search is None:
-        return None
-    with _readable():
-        found = best(search.get_trials(deepcopy=False))
+    found = best(_own_trials(workspace, study))
     return None if found is None else _record(found)
 
 
@@ -92,13 +84,17 @@ def best_so_far(workspace: Workspace, study: Study) -> dict[int, float]:
     Raises:
         DatabaseUnavailable: Optuna's database can't be read.
     """
-    search = opened(workspace, study.id)
-    if search is None:
-        return {}
-    with _readable():
-        trials = own(search.get_trials(deepcopy=False))
+    trials = _own_trials(workspace, study)
     found = {trial.number + 1: best(trials[: place + 1]) for place, trial in enumerate(trials)}
     return {number: float(one.value or 0.0) for number, one in found.items() if one is not None}
+
+
+def _own_trials(workspace: Workspace, study: Study) -> list[FrozenTrial]:
+    search = opened(workspace, study.id)
+    if search is None:
+        return []
+    with _readable():
+        return own(search.get_trials(deepcopy=False))
 
 
 def study_importance(
