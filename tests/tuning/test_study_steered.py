@@ -1,0 +1,154 @@
+"""A running study that a person pauses, cancels, or gives more to try."""
+
+import dataclasses
+import threading
+
+import pytest
+from mlflow import MlflowClient
+
+from storage import slots, studies
+from storage.records import StudyState, Wanted, now
+from storage.study_edits import extend_study
+from tests.tuning import stand_ins
+from tests.tuning.running import paused_in_its_second_trial, study_now, wait_for, watched
+from tuning import queries, steering
+from tuning import search as searching
+from tuning import study as leading
+from tuning.commands import (
+    launch_study,
+    want,
+)
+from tuning.queries import study_trials
+from tuning.worker import run_worker
+
+
+def test_cancelling_a_paused_study_ends_its_runs(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec(epochs=500))
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    want(workspace, study.id, Wanted.PAUSE)
+    worker.join(60)
+    assert "queued" in {trial.state for trial in study_trials(workspace, study)}
+    assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.CANCELLED
+    assert {trial.state for trial in study_trials(workspace, study)} <= {"completed", "pruned", "interrupted"}
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    parent = study_now(workspace, study.id).parent_run_id
+    assert client.get_run(parent).info.status == "KILLED"
+
+
+def test_cancelled_study_keeps_the_plots_of_what_it_tried_and_no_weights(workspace, parts, make_spec):
+    study = paused_in_its_second_trial(workspace, make_spec(trials=15))
+    kept = workspace.settings.checkpoints_folder / f"study-{study.id}"
+    assert kept.exists()
+    assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.CANCELLED
+    assert not kept.exists()
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    parent = study_now(workspace, study.id).parent_run_id
+    plots = {file.path for file in client.list_artifacts(parent, "plots")}
+    assert {"plots/history.png", "plots/curves.png", "plots/timeline.png"} <= plots
+
+
+def test_configuration_enqueued_while_the_champion_is_made_is_tried_all_the_same(
+    workspace, parts, make_spec, run_to_end, monkeypatch
+):
+    make = leading._make_champion
+    enqueued = []
+
+    def enqueue_once(context, bench, search):
+        if not enqueued:
+            enqueued.append(steering.enqueue(workspace, context.lease.study.id, {"noise_std": 0.123}))
+        make(context, bench, search)
+
+    monkeypatch.setattr(leading, "_make_champion", enqueue_once)
+    study = run_to_end(make_spec(trials=None, patience=1, tolerance=0.5))
+    assert study.state is StudyState.COMPLETED, study.error
+    tried = [trial for trial in study_trials(workspace, study) if trial.params.get("noise_std") == 0.123]
+    assert [trial.state in ("completed", "pruned") for trial in tried] == [True]
+
+
+def test_cancel_stops_within_a_trial_and_leaves_nothing_running(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec(epochs=500))
+    stop = threading.Event()
+    worker = threading.Thread(
+        target=run_worker, args=(workspace,), kwargs={"worker_id": "here", "stop": stop, "study_id": study.id}
+    )
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    steering.enqueue(workspace, study.id, {"noise_std": 0.1})
+    want(workspace, study.id, Wanted.CANCEL)
+    worker.join(30)
+    assert not worker.is_alive()
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.CANCELLED
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    trials = study_trials(workspace, study)
+    assert {trial.state for trial in trials} <= {"completed", "pruned", "interrupted"}
+    asked = [trial for trial in trials if trial.state == "interrupted"]
+    assert len(asked) == 2, "the one that ran, and the one that waited; none is enqueued again"
+    statuses = {client.get_run(trial.run_id).info.status for trial in trials if trial.run_id}
+    assert "RUNNING" not in statuses
+    assert client.get_run(study.parent_run_id).info.status == "KILLED"
+
+
+def test_cancel_of_a_study_whose_worker_died_leaves_nothing_open_either(workspace, parts, make_spec):
+    spec = make_spec()
+    study = launch_study(workspace, "parts", spec)
+    with workspace.session() as session:
+        studies.claim(session, worker_id="dead", now=now(), lease_seconds=60)
+    search = searching.open_search(workspace.settings.optuna_url, study.id, spec)
+    steering.enqueue(workspace, study.id, {"noise_std": 0.1})
+    searching.ask(search, spec)  # what its worker ran
+    assert want(workspace, study.id, Wanted.CANCEL).state is StudyState.RUNNING
+    run_worker(watched(workspace), worker_id="other", stop=threading.Event(), study_id=study.id)
+    assert study_now(workspace, study.id).state is StudyState.CANCELLED
+    assert [trial.state for trial in study_trials(workspace, study)] == ["interrupted", "interrupted"]
+
+
+def test_paused_study_goes_on_where_it_stopped(workspace, parts, make_spec):
+    study = paused_in_its_second_trial(workspace, make_spec(trials=15))
+    want(workspace, study.id, Wanted.RUN)
+    run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.COMPLETED, study.error
+    ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
+    assert len(ended) == 15
+
+
+def test_cancel_ends_a_trial_that_never_looks_up(workspace, parts, make_spec):
+    study = launch_study(workspace, "parts", make_spec())
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id, "run": stand_ins.deaf}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_trials(workspace, study))
+    want(workspace, study.id, Wanted.CANCEL)
+    worker.join(30)
+    assert not worker.is_alive()
+    assert study_now(workspace, study.id).state is StudyState.CANCELLED
+    assert "running" not in {trial.state for trial in study_trials(workspace, study)}
+    with workspace.session() as session:
+        assert slots.list_slots(session, study.id) == []
+
+
+def test_trials_are_added_while_the_study_runs(workspace, parts, make_spec):
+    spec = make_spec(trials=1)
+    study = launch_study(workspace, "parts", spec)
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id, "run": stand_ins.slowly}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(lambda: study_now(workspace, study.id).progress.get("epoch", 0) >= 1)
+    assert study_now(workspace, study.id).progress["elapsed"] > 0
+    with workspace.session() as session:
+        more = dataclasses.replace(spec, trials=2)
+        extend_study(session, study.id, more.to_json(), was=study.spec)
+    worker.join(120)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.COMPLETED, study.error
+    ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
+    assert len(ended) == 2
+    search = queries.opened(workspace, study.id)
+    assert all(trial.user_attrs["seconds"] > 0 for trial in search.trials)
+    assert study.progress["ended"] == 2
+    spent = sum(trial.duration_seconds for trial in ended)
+    assert study.progress["searched"] == pytest.approx(spent, abs=0.01)
