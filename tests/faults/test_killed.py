@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
+from storage import studies
 from storage.records import StudyState
+from tests.faults.conftest import HEARTBEAT_SECONDS, LEASE_SECONDS
 from tuning.commands import launch_study
 from tuning.queries import study_trials
 from tuning.worker import run_worker
@@ -19,6 +22,7 @@ from tuning.worker import run_worker
 pytestmark = pytest.mark.slow
 SUPERVISOR = Path(__file__).parent / "scripts" / "supervisor.py"
 ROOT = Path(__file__).parents[2]
+LATE_SECONDS = 2.0  # a worker looks every half second, and this machine may be loaded
 
 
 def in_an_epoch(workspace, study, state_of, attempt=1):
@@ -38,25 +42,47 @@ def open_runs(workspace, study, state_of):
     return [run for run in [*runs, parent] if client.get_run(run).info.status == "RUNNING"]
 
 
+def workers_of(workspace):
+    with workspace.session() as session:
+        return studies.list_workers(session)
+
+
+@pytest.fixture
+def taken_over_after(wait_for, state_of, record_property):
+    """Waits for the second attempt at a study, and asserts that it began in time."""
+
+    def wait(killed_at, workspace, study):
+        wait_for(lambda: state_of(workspace, study).attempt == 2, lambda: state_of(workspace, study))
+        seconds = time.monotonic() - killed_at
+        record_property("taken_over_after_seconds", round(seconds, 2))
+        assert seconds <= LEASE_SECONDS + HEARTBEAT_SECONDS + LATE_SECONDS, f"after {seconds:.1f} s"
+
+    return wait
+
+
 def test_another_worker_takes_over_and_no_trial_is_counted_twice(
-    workspace, take_in, make_spec, start_worker, wait_for, state_of, ended
+    workspace, take_in, make_spec, start_worker, wait_for, state_of, ended, taken_over_after
 ):
     take_in(workspace)
-    study = launch_study(workspace, "parts", make_spec(trials=3, epochs=4))
+    study = launch_study(workspace, "parts", make_spec(trials=3, epochs=20))
     doomed = start_worker(workspace, "slowly")
     wait_for(lambda: in_an_epoch(workspace, study, state_of))
     start_worker(workspace, "run_trial")  # waits beside it
+    wait_for(lambda: len(workers_of(workspace)) == 2)
+    wait_for(lambda: in_an_epoch(workspace, study, state_of))
     children = psutil.Process(doomed.pid).children(recursive=True)
     assert children, "the worker computes in a process of its own"
     kill(doomed)
+    taken_over_after(time.monotonic(), workspace, study)
+    assert f"-{doomed.pid}-" not in state_of(workspace, study).worker_id
     wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
     study = state_of(workspace, study)
     assert study.state is StudyState.COMPLETED, study.error
     assert study.attempt == 2
     trials = study_trials(workspace, study)
-    assert [trial.state for trial in trials if trial.state == "interrupted"] == ["interrupted"]
+    (lost,) = [trial for trial in trials if trial.state == "interrupted"]
     assert len(ended(workspace, study)) == 3
-    repeated = [trial for trial in trials if trial.params == trials[0].params]
+    repeated = [trial for trial in trials if trial.params == lost.params]
     assert [trial.state for trial in repeated] == ["interrupted", "completed"]
     assert open_runs(workspace, study, state_of) == []
     assert not any(child.is_running() and child.status() != "zombie" for child in children)
