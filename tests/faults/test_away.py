@@ -1,5 +1,6 @@
 """Servers that go away for a while under a running study: MLflow's, and PostgreSQL."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from tuning.queries import study_trials
 from tuning.supervisor import mlflow_command, mlflow_environment
 
 pytestmark = pytest.mark.slow
-AWAY_SECONDS = 6.0
+MLFLOW_AWAY_SECONDS = 60.0
+POSTGRESQL_AWAY_SECONDS = 6.0  # longer than a lease
 START_SECONDS = 120.0
 
 
@@ -54,40 +56,84 @@ class MlflowServer:
             return False
 
 
-def test_trial_goes_on_while_mlflow_is_away_and_its_metrics_arrive_later(
-    make_installation, take_in, make_spec, start_worker, wait_for, state_of, ended, free_port
-):
+@pytest.fixture
+def served(make_installation, free_port):
+    """An installation whose MLflow is a server of its own, and that server, running."""
     workspace = make_installation(mlflow_port=free_port, tracking_uri=f"http://127.0.0.1:{free_port}")
     server = MlflowServer(workspace.settings)
     server.start()
-    try:
-        take_in(workspace)
-        study = launch_study(workspace, "parts", make_spec(trials=2, epochs=12))
-        start_worker(workspace, "slowly")
-        wait_for(lambda: state_of(workspace, study).progress.get("epoch", 0) >= 2)
-        server.kill()
-        killed_at = state_of(workspace, study).progress["epoch"]
-        wait_for(lambda: state_of(workspace, study).progress.get("epoch", 0) >= min(12, killed_at + 3))
-        # It comes to the end of the trial and says what it waits for.
-        wait_for(lambda: state_of(workspace, study).progress.get("waiting"))
-        assert "MLflow could not" in state_of(workspace, study).progress["waiting"]
-        time.sleep(AWAY_SECONDS)
-        assert len(ended(workspace, study)) == 0, "its value is not told before its run is whole"
-        server.start()
-        wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
-        study = state_of(workspace, study)
-        assert study.state is StudyState.COMPLETED, study.error
-        assert study.attempt == 1
-        assert study.progress.get("waiting") is None
-        client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
-        trials = study_trials(workspace, study)
-        assert [trial.state for trial in trials] == ["completed", "completed"]
-        for trial in trials:
-            steps = [one.step for one in client.get_metric_history(trial.run_id, "loss")]
-            assert steps == list(range(1, 13)), "every epoch, in order, once"
-            assert client.get_run(trial.run_id).info.status == "FINISHED"
-    finally:
-        server.kill()
+    yield workspace, server
+    server.kill()
+
+
+def check_whole(workspace, study, epochs):
+    """All trials have completed, and MLflow has every epoch of them."""
+    assert study.state is StudyState.COMPLETED, study.error
+    assert study.attempt == 1
+    assert study.progress.get("waiting") is None
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    trials = study_trials(workspace, study)
+    assert {trial.state for trial in trials} == {"completed"}
+    assert len(trials) == study.spec["trials"]
+    for trial in trials:
+        steps = [one.step for one in client.get_metric_history(trial.run_id, "loss")]
+        assert steps == list(range(1, epochs + 1)), "every epoch, in order, once"
+        assert client.get_run(trial.run_id).info.status == "FINISHED"
+    assert client.get_run(study.parent_run_id).info.status == "FINISHED"
+
+
+def test_trial_that_ends_while_mlflow_is_away_for_a_minute_waits_for_it(
+    served, take_in, make_spec, start_worker, wait_for, state_of, ended
+):
+    workspace, server = served
+    take_in(workspace)
+    study = launch_study(workspace, "parts", make_spec(trials=2, epochs=12))
+    start_worker(workspace, "slowly")
+    wait_for(lambda: state_of(workspace, study).progress.get("epoch", 0) >= 2)
+    server.kill()
+    gone_at = time.monotonic()
+    killed_at = state_of(workspace, study).progress["epoch"]
+    wait_for(lambda: state_of(workspace, study).progress.get("epoch", 0) >= min(12, killed_at + 3))
+    # It comes to the end of the trial and says what it waits for.
+    wait_for(lambda: state_of(workspace, study).progress.get("waiting"))
+    assert "MLflow could not" in state_of(workspace, study).progress["waiting"]
+    time.sleep(max(0.0, gone_at + MLFLOW_AWAY_SECONDS - time.monotonic()))
+    assert len(ended(workspace, study)) == 0, "its value is not told before its run is whole"
+    server.start()
+    wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
+    check_whole(workspace, state_of(workspace, study), epochs=12)
+
+
+def test_trial_trains_on_through_a_minute_without_mlflow_and_its_metrics_arrive_later(
+    served, take_in, make_spec, start_worker, wait_for, state_of
+):
+    workspace, server = served
+    epochs = 130  # of half a second at least: longer than the minute
+    take_in(workspace)
+    study = launch_study(workspace, "parts", make_spec(trials=1, epochs=epochs))
+    start_worker(workspace, "slowly")
+
+    def epoch():
+        return state_of(workspace, study).progress.get("epoch", 0)
+
+    wait_for(lambda: epoch() >= 2)
+    server.kill()
+    gone_at, seen = time.monotonic(), [epoch()]
+    while time.monotonic() < gone_at + MLFLOW_AWAY_SECONDS:
+        time.sleep(MLFLOW_AWAY_SECONDS / 6)
+        seen.append(epoch())
+    assert all(later > earlier for earlier, later in itertools.pairwise(seen)), seen
+    assert seen[-1] < epochs, "it trains all the while"
+    server.start()
+    client = MlflowClient(*[workspace.settings.tracking_uri] * 2)
+    (trial,) = study_trials(workspace, study)
+
+    def arrived():
+        return len(client.get_metric_history(trial.run_id, "loss"))
+
+    wait_for(lambda: arrived() >= seen[-1], lambda: arrived())
+    wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
+    check_whole(workspace, state_of(workspace, study), epochs)
 
 
 @pytest.mark.postgres
@@ -101,7 +147,7 @@ def test_study_waits_for_postgresql_and_goes_on(
     processes = [start_worker(workspace, "slowly") for _ in range(workers)]
     wait_for(lambda: state_of(workspace, study).progress.get("epoch", 0) >= 2)
     postgres.stop()
-    time.sleep(AWAY_SECONDS)  # longer than a lease
+    time.sleep(POSTGRESQL_AWAY_SECONDS)
     postgres.start()
     wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
     study = state_of(workspace, study)
