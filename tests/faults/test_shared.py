@@ -1,8 +1,10 @@
 """Several workers on one study, on PostgreSQL: an exact budget, whoever dies, and one champion."""
 
 import signal
+import time
 
 import pytest
+from mlflow import MlflowClient
 
 from storage import models, slots
 from storage.records import StudyState, Wanted
@@ -11,6 +13,7 @@ from tuning.commands import launch_study, want
 from tuning.queries import shares_studies, study_trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
+SOON_SECONDS = 10.0  # from a person's wish to no worker having a trial; each listens every second
 
 
 @pytest.fixture
@@ -78,15 +81,24 @@ def test_death_of_one_worker_costs_one_trial_and_nothing_else(
 )
 def test_wish_reaches_all_workers(shared_workspace, running, wait_for, state_of, wanted, state):
     study, _ = running(trials=50)
+    wanted_at = time.monotonic()
     want(shared_workspace, study.id, wanted)
     wait_for(lambda: state_of(shared_workspace, study).state is state)
-    wait_for(lambda: "running" not in {trial.state for trial in study_trials(shared_workspace, study)})
 
     def let_go():
         with shared_workspace.session() as session:
             return all(slot.worker_id is None for slot in slots.list_slots(session, study.id))
 
+    wait_for(lambda: "running" not in {trial.state for trial in study_trials(shared_workspace, study)})
     wait_for(let_go)
+    assert time.monotonic() - wanted_at < SOON_SECONDS
+    if wanted is Wanted.CANCEL:
+        client = MlflowClient(*[shared_workspace.settings.tracking_uri] * 2)
+        experiment = client.get_experiment_by_name("parts").experiment_id
+        wait_for(lambda: not client.search_runs([experiment], "attributes.status = 'RUNNING'"))
+        assert champions(shared_workspace) == []
+        folder = shared_workspace.settings.checkpoints_folder / f"study-{study.id}"
+        wait_for(lambda: not folder.exists())
 
 
 def test_trials_that_are_added_while_others_run_are_run_too(
