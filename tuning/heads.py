@@ -11,6 +11,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.errors import DiskFull
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning.budget import feasible, own
@@ -50,8 +51,16 @@ def among_best(trials: Sequence[FrozenTrial], value: float, count: int) -> bool:
 
 
 def keep(workspace: Workspace, tracking: Tracking, *, study_id: int, number: int, run_id: str) -> None:
-    """Keep the head of a trial, which lies here, in its run as well: other machines find it there."""
-    tracking.log_folder(run_id, head_folder(workspace, study_id, number), WEIGHTS)
+    """Keep the head of a trial, which lies here, in its run as well: other machines find it there.
+
+    Raises:
+        DiskFull: there is no room for it; no part of it is left there.
+    """
+    try:
+        tracking.log_folder(run_id, head_folder(workspace, study_id, number), WEIGHTS)
+    except DiskFull:
+        tracking.delete_artifacts(run_id, WEIGHTS)  # MLflow leaves what it has copied so far
+        raise
     tracking.set_tags(run_id, KEPT)
 
 

@@ -90,9 +90,34 @@ def _done(data, what):
 def fills_the_disk(data, config, **keywords):
     """Leaves no room for the head that it has trained."""
     result = run_trial(data, config, **keywords)
-    with (data.workspace.settings.home / "filler").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(65_536))
-        except OSError:
-            return result
+    fill(data.workspace.settings.home, 0)
+    return result
+
+
+def leaves_room_for_half_a_checkpoint(data, config, **keywords):
+    """Fills the disk of the checkpoints until half of the head fits that it has trained."""
+    result = run_trial(data, config, **keywords)
+    fill(data.workspace.settings.checkpoints_folder, _head_bytes(result) // 2)
+    return result
+
+
+def leaves_room_for_half_an_artifact(data, config, **keywords):
+    """As before, on the disk of MLflow's artifacts: the head is copied there, after some small files."""
+    result = run_trial(data, config, **keywords)
+    fill(data.workspace.settings.artifacts_folder, _head_bytes(result) // 2)
+    return result
+
+
+def fill(folder, leave):
+    """Take all room on the disk of a folder but so many bytes; answers the file that takes it."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        status = os.statvfs(folder)
+        rest = max(0, status.f_bavail * status.f_frsize - leave)
+        while rest and (written := file.write(bytes(min(rest, 65_536)))):
+            rest -= written
+    return filler
+
+
+def _head_bytes(result):
+    return sum(values.nbytes for values in result.head.state_dict().values())
