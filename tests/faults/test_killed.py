@@ -48,13 +48,12 @@ def workers_of(workspace):
 
 
 @pytest.fixture
-def taken_over_after(wait_for, state_of, record_property):
+def taken_over_after(wait_for, state_of):
     """Waits for the second attempt at a study, and asserts that it began in time."""
 
     def wait(killed_at, workspace, study):
         wait_for(lambda: state_of(workspace, study).attempt == 2, lambda: state_of(workspace, study))
         seconds = time.monotonic() - killed_at
-        record_property("taken_over_after_seconds", round(seconds, 2))
         assert seconds <= LEASE_SECONDS + HEARTBEAT_SECONDS + LATE_SECONDS, f"after {seconds:.1f} s"
 
     return wait
