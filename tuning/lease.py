@@ -70,6 +70,7 @@ class Lease:
         self._stop = stop
         self._released = threading.Event()
         self._wanted = Wanted.RUN
+        self._queued = False
         self._lost: LeaseLost | None = None
         self._slot_lost: TrialSlot | None = None
         self._reported_at = 0.0
@@ -90,6 +91,13 @@ class Lease:
     def hold(self) -> dict[str, Any]:
         """What every fenced write to the study names."""
         return {"study_id": self.study.id, "worker_id": self.worker_id, "attempt": self.study.attempt}
+
+    @property
+    def lead_wanted(self) -> bool:
+        """Whether nobody leads the study that this worker helps with: its lead gave it back, or has fallen silent."""
+        if self.lead:
+            return False
+        return self._queued or any(beat.id == self.study.id for beat in self.watch.silent("study"))
 
     def hold_slot(self, slot: TrialSlot | None, trial_number: int | None = None) -> None:
         """Keep the slot of a trial alive as well, from now on; None: none any more."""
@@ -224,6 +232,7 @@ class Lease:
         with self.workspace.session() as session:
             state, wanted = studies.wish(session, self.study.id)
         self._wanted = wanted
+        self._queued = state is StudyState.QUEUED
         # A helper goes on while the study has no lead for a moment, but not after it has come to rest.
         if not self.lead and state not in (StudyState.RUNNING, StudyState.QUEUED) and wanted is Wanted.RUN:
             raise LeaseLost(

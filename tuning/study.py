@@ -70,7 +70,7 @@ def lead_study(workspace: Workspace, lease: Lease, child: Child, run: RunTrial) 
 
 
 def help_study(workspace: Workspace, lease: Lease, child: Child, run: RunTrial) -> None:
-    """Run trials of a study that another worker leads, until none is left or the lease says stop.
+    """Run trials of a study that another worker leads, until none is left, nobody leads it, or the lease says stop.
 
     Raises:
         StudyCancelled, StudyPaused, WorkerStopping, LeaseLost: from the lease.

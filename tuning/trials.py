@@ -57,7 +57,7 @@ class _Begun:
 
 
 def run_trials(context: StudyContext, bench: Bench, search: optuna.Study, run: RunTrial) -> None:
-    """Run trial after trial until none is left that this worker could begin.
+    """Run trial after trial until none is left that this worker could begin, or a study that it helps with has no lead.
 
     Raises:
         StudyCancelled: from the lease; the trial is given up.
@@ -65,7 +65,7 @@ def run_trials(context: StudyContext, bench: Bench, search: optuna.Study, run: R
         DiskFull: there is no room for what a trial must write; it is put back.
         AlwaysFails: trial after trial failed in the same way, and none has completed.
     """
-    while (begun := _begin(context, search)) is not None:
+    while not context.lease.lead_wanted and (begun := _begin(context, search)) is not None:
         context.lease.hold_slot(begun.slot, begun.trial.number)
         try:
             _one_trial(replace(context, spec=begun.spec), bench, search, begun, run)

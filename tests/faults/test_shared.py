@@ -9,10 +9,12 @@ from mlflow import MlflowClient
 from storage import models, slots
 from storage.records import StudyState, Wanted
 from storage.study_edits import extend_study
+from tests.faults.conftest import HEARTBEAT_SECONDS, LEASE_SECONDS
 from tuning.commands import launch_study, want
 from tuning.queries import shares_studies, study_trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
+TRIAL_SECONDS = 10.0  # that a helper may still be busy with its own; they take 3 where nothing else runs
 SOON_SECONDS = 10.0  # from a person's wish to no worker having a trial; each listens every second
 
 
@@ -74,6 +76,28 @@ def test_death_of_one_worker_costs_one_trial_and_nothing_else(
     assert len(ended(shared_workspace, study)) == 7
     assert [trial.state for trial in study_trials(shared_workspace, study)].count("interrupted") == 1
     assert len(champions(shared_workspace)) == 1
+
+
+def test_helper_takes_the_lead_while_trials_are_left(shared_workspace, running, wait_for, state_of):
+    """Else nobody would show how far the study is, nor try the lost trial again, until all others had ended."""
+    study, workers = running(trials=60)
+    lead = state_of(shared_workspace, study).worker_id
+    victim = next(worker for worker in workers if f"-{worker.pid}-" in lead)
+    victim.send_signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    victim.wait()
+    wait_for(lambda: state_of(shared_workspace, study).attempt == 2)
+    seconds = time.monotonic() - killed_at
+    assert seconds <= LEASE_SECONDS + HEARTBEAT_SECONDS + TRIAL_SECONDS, f"after {seconds:.1f} s"
+
+    def lost():
+        trials = study_trials(shared_workspace, study)
+        return [trial for trial in trials if trial.state == "interrupted" and "died" in (trial.error or "")]
+
+    wait_for(lost)
+    assert not state_of(shared_workspace, study).state.finished
+    want(shared_workspace, study.id, Wanted.CANCEL)
+    wait_for(lambda: state_of(shared_workspace, study).state is StudyState.CANCELLED)
 
 
 @pytest.mark.parametrize(
