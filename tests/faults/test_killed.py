@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
+from storage import studies
 from storage.records import StudyState
+from tests.faults.conftest import HEARTBEAT_SECONDS, LEASE_SECONDS
 from tuning.commands import launch_study
 from tuning.queries import study_trials
 from tuning.worker import run_worker
@@ -19,6 +22,7 @@ from tuning.worker import run_worker
 pytestmark = pytest.mark.slow
 SUPERVISOR = Path(__file__).parent / "scripts" / "supervisor.py"
 ROOT = Path(__file__).parents[2]
+LOOK_SECONDS = 3.0  # a waiting worker looks for studies once a second; the rest is for a busy machine
 
 
 def in_an_epoch(workspace, study, state_of, attempt=1):
@@ -29,6 +33,11 @@ def in_an_epoch(workspace, study, state_of, attempt=1):
 def kill(process):
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+def workers_of(workspace):
+    with workspace.session() as session:
+        return studies.list_workers(session)
 
 
 def open_runs(workspace, study, state_of):
@@ -45,10 +54,14 @@ def test_another_worker_takes_over_and_no_trial_is_counted_twice(
     study = launch_study(workspace, "parts", make_spec(trials=3, epochs=4))
     doomed = start_worker(workspace, "slowly")
     wait_for(lambda: in_an_epoch(workspace, study, state_of))
-    start_worker(workspace, "run_trial")  # waits beside it
+    start_worker(workspace, "run_trial")
+    wait_for(lambda: len(workers_of(workspace)) == 2)  # it waits beside it
     children = psutil.Process(doomed.pid).children(recursive=True)
     assert children, "the worker computes in a process of its own"
     kill(doomed)
+    killed = time.monotonic()
+    wait_for(lambda: state_of(workspace, study).attempt == 2)
+    assert time.monotonic() - killed <= LEASE_SECONDS + HEARTBEAT_SECONDS + LOOK_SECONDS
     wait_for(lambda: state_of(workspace, study).state.finished, lambda: state_of(workspace, study))
     study = state_of(workspace, study)
     assert study.state is StudyState.COMPLETED, study.error
