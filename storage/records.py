@@ -245,8 +245,18 @@ class TrialSlot:
     number: int  # from 1 within the study
     worker_id: str | None  # None: free
     attempt: int  # how often it was taken; the fence of its holder's writes
-    trial_number: int | None  # Optuna's, once its holder has asked for a configuration
+    trial_number: int | None  # Optuna's, once its holder has begun it
     progress: Mapping[str, Any]  # what its holder last said: epoch, epochs, device
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogEntry:
+    """What a worker logged of a study at one moment."""
+
+    at: datetime  # by the worker's clock
+    worker_id: str
+    hostname: str  # where the worker runs, as `Worker` has it
+    text: str  # one line or several
 
 
 class ModelState(StrEnum):

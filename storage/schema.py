@@ -298,7 +298,7 @@ class TrialSlotRow(Base):
     worker_id: Mapped[str | None] = mapped_column(Text)  # None: free
     attempt: Mapped[int]  # how often it was taken: the fence of its writes
     beats: Mapped[int]
-    trial_number: Mapped[int | None]  # Optuna's, once its holder has asked for a configuration
+    trial_number: Mapped[int | None]  # Optuna's, once its holder has begun it
     progress: Mapped[dict[str, Any]]
 
 
@@ -316,6 +316,18 @@ class WorkerRow(Base):
     study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id", ondelete="SET NULL"))
     threads: Mapped[int | None]  # of the processor that its training uses
     trial_number: Mapped[int | None]  # that it trains, Optuna's
+
+
+class StudyLogRow(Base):
+    """The end of what a worker logged of a study; it stays when the worker ends."""
+
+    __tablename__ = "study_logs"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    worker_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    hostname: Mapped[str] = mapped_column(Text)
+    entries: Mapped[list[Any]] = mapped_column(JSON)  # [seconds since 1970, text], the latest last
+    written_at: Mapped[datetime]
 
 
 class ModelRow(Base):

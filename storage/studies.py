@@ -44,6 +44,9 @@ _AT_REST = {
     Wanted.PAUSE: StudyState.PAUSED,
     Wanted.CANCEL: StudyState.CANCELLED,
 }
+_TURNS = (
+    0x5475726E  # any number that all our processes share; with a study's, a lock of PostgreSQL's own kind
+)
 # Higher priority first, then the older.
 _TURN = (StudyRow.priority.desc(), StudyRow.id)
 
@@ -249,6 +252,17 @@ def wish(session: Session, study_id: int) -> tuple[StudyState, Wanted]:
 def lock_study(session: Session, study_id: int) -> None:
     """Have others that lock the study wait until this session ends; where SQLite is used there are no others."""
     session.execute(select(StudyRow.id).where(StudyRow.id == study_id).with_for_update())
+
+
+def take_turn(session: Session, study_id: int) -> bool:
+    """Keep the turn of a study until this session ends, unless another worker has it. Nothing is locked but the turn.
+
+    Where SQLite is used each study has one worker, which always has it.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return True
+    mine: bool = session.execute(select(func.pg_try_advisory_xact_lock(_TURNS, study_id))).scalar_one()
+    return mine
 
 
 def check_held(session: Session, *, study_id: int, worker_id: str, attempt: int) -> None:

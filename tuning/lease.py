@@ -51,6 +51,7 @@ class Lease:
         *,
         watch: Watch,
         lead: bool = True,
+        beside: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over the hold that a claim gave.
 
@@ -59,6 +60,7 @@ class Lease:
             stop: set when the worker process is asked to end; the study is then left for another worker.
             watch: kept up to date with every heartbeat, so that this worker knows who else has fallen silent.
             lead: holds the study's lease; a helper holds the slot of a trial only.
+            beside: what the thread does as well about once a second; may raise what a heartbeat may.
         """
         self.workspace = workspace
         self.study = study
@@ -68,6 +70,7 @@ class Lease:
         self.slot: TrialSlot | None = None
         self._trial_number: int | None = None
         self._stop = stop
+        self._beside = beside
         self._released = threading.Event()
         self._wanted = Wanted.RUN
         self._queued = False
@@ -196,6 +199,7 @@ class Lease:
                     beat_at = time.monotonic() + settings.heartbeat_seconds
                 else:
                     self._hear()
+                self._beside()
             except LeaseLost as error:
                 self._lost = error
             except StorageError:

@@ -180,18 +180,39 @@ def _first_home(trial: FrozenTrial, study_id: int) -> tuple[int, int]:
     return attrs.get(FROM_STUDY, study_id), attrs.get(FROM_TRIAL, trial.number)
 
 
-def ask(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
-    """Begin the next trial: what is enqueued first, then a grid's next point, or what the sampler proposes.
+def begin(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
+    """Begin the next trial: one that is enqueued, a grid's next point, or one that has no configuration yet.
 
-    Where several workers search at once, `tuning.budget.left` and this belong under one lock.
+    Quick, for no sampler is asked. Where several workers search at once, `tuning.budget.left` and this belong under one
+    lock.
     """
     if spec.sampler is Sampler.GRID:
         trials = search.get_trials(deepcopy=False)
         points = untried(trials, spec)
         if points and not any(trial.state is TrialState.WAITING for trial in trials):
             search.enqueue_trial(points[0])
-    trial = search.ask(distributions(spec))
+    return search.ask()
+
+
+def propose(trial: optuna.Trial, spec: StudySpec) -> None:
+    """Complete the configuration of a trial that has begun: the sampler chooses what is not enqueued.
+
+    That may take seconds. Can be called again where it did not come to its end.
+    """
+    for name, values in spec.space.items():
+        if not isinstance(values, Range):
+            trial.suggest_categorical(name, list(values))
+        elif values.integer:
+            trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
+        else:
+            trial.suggest_float(name, values.low, values.high, log=values.log)
     trial_times.note_beginning(trial)
+
+
+def ask(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
+    """Begin the next trial with its whole configuration, where nobody else works on the study."""
+    trial = begin(search, spec)
+    propose(trial, spec)
     return trial
 
 

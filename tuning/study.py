@@ -8,7 +8,7 @@ from dataclasses import replace
 import optuna
 
 from engine.errors import EngineError
-from storage import datasets, studies
+from storage import datasets, slots, studies
 from storage.outbox import PatientTracking
 from storage.records import DatasetVersion, ImageRecord, Study, StudyState, now
 from storage.tracking import Tracking
@@ -130,13 +130,13 @@ def _make_champion(context: StudyContext, bench: Bench, search: optuna.Study) ->
 
 
 def _complete(context: StudyContext, search: optuna.Study) -> bool:
-    """Record that the study is completed, unless somebody has added trials or enqueued one meanwhile."""
+    """Record that the study is completed, unless somebody has added trials, enqueued one or begun that meanwhile."""
     lease = context.lease
     with context.workspace.session() as session:
         studies.check_held(session, **lease.hold)  # nobody changes the study from here on
         if StudySpec.from_json(studies.get_study(session, lease.study.id).spec) != context.spec:
             return False
-        if asked_for(search.get_trials(deepcopy=False)) > 0:
+        if slots.list_slots(session, lease.study.id) or asked_for(search.get_trials(deepcopy=False)) > 0:
             return False
         studies.finish(session, **lease.hold, state=StudyState.COMPLETED, now=now())
     return True

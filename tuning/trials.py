@@ -37,6 +37,7 @@ from tuning.wishes import SURPRISE
 
 logger = logging.getLogger(__name__)
 
+TURN_SECONDS = 0.1  # between two looks whether it is this worker's turn to have a configuration proposed
 SURPRISES = 3  # trials in a row that fail alike, as nobody foresaw, before a study without results ends
 SMALLER_STEP = 4  # what batches are divided by when memory ran out, and once more when it does again
 NO_MEMORY = (
@@ -96,7 +97,10 @@ def begun_of(context: StudyContext, search: optuna.Study) -> list[FrozenTrial]:
 
 
 def _begin(context: StudyContext, search: optuna.Study) -> _Begun | None:
-    """Take the next slot and ask for its configuration, as one step for all workers; None where nothing is left."""
+    """Take the next slot and begin its trial, as one step for all workers; None where nothing is left.
+
+    Its configuration is proposed later: a sampler may compute for seconds, and on SQLite nobody could write meanwhile.
+    """
     lease = context.lease
 
     def begin() -> _Begun | None:
@@ -110,11 +114,32 @@ def _begin(context: StudyContext, search: optuna.Study) -> _Begun | None:
             slot = slots.claim_slot(session, study_id=lease.study.id, worker_id=lease.worker_id, limit=limit)
             if slot is None:
                 return None
-            trial = searching.ask(search, spec)
+            trial = searching.begin(search, spec)
             return _Begun(slot=slots.begin_trial(session, slot, trial.number), trial=trial, spec=spec)
 
     lease.check()
     return lease.patiently(begin)
+
+
+def _propose(context: StudyContext, begun: _Begun) -> _Begun:
+    """Complete a trial's configuration, one worker after the other: a sampler sees what others have, and adds to it.
+
+    Of a worker that keeps the turn for longer than a lease nothing more is expected.
+    """
+    lease = context.lease
+    until = time.monotonic() + context.workspace.settings.lease_seconds
+
+    def propose() -> bool:
+        with context.workspace.session() as session:
+            mine = studies.take_turn(session, lease.study.id)
+            if mine or time.monotonic() > until:
+                searching.propose(begun.trial, begun.spec)
+                return True
+        return False
+
+    while not lease.patiently(propose):
+        lease.pause(TURN_SECONDS)
+    return replace(begun, began=time.monotonic())
 
 
 def _one_trial(
@@ -125,6 +150,7 @@ def _one_trial(
     about = {"study": lease.study.id, "trial": trial.number + 1}
     run_id: str | None = None
     try:
+        begun = _propose(context, begun)
         lease.report({"phase": "training", "epoch": 0, **_progress(context, search)}, at_once=True)
         smaller = int(trial.user_attrs.get(retries.SMALLER, 1))
         config = trial_config(context.backbone_of(trial.params).base, trial.params)

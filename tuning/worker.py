@@ -248,11 +248,13 @@ def _lead(worker: _Worker, study: Study) -> None:
     workspace, stop = worker.workspace, worker.stop
     extra = {"study": study.id, "worker": worker.worker_id}
     hold: dict[str, Any] = {"study_id": study.id, "worker_id": worker.worker_id, "attempt": study.attempt}
-    with logged(workspace.settings, study.id, worker.worker_id):
+    with logged(workspace, study.id, worker.worker_id, worker.place) as log:
         logger.info("study claimed", extra=extra)
         state, error, attempts = StudyState.FAILED, None, {"times": 1}
         try:
-            with Lease(workspace, study, worker.worker_id, stop, watch=worker.watch) as lease:
+            with Lease(
+                workspace, study, worker.worker_id, stop, watch=worker.watch, beside=log.keep
+            ) as lease:
                 attempts = _count_attempt(workspace, study)
                 lease.report({_VAIN: attempts}, at_once=True)
                 lead_study(workspace, lease, worker.child, worker.run)
@@ -315,10 +317,16 @@ def _help(worker: _Worker, study: Study) -> None:
     """Run trials of a study that another worker leads. What this one can't do is left to the others."""
     workspace = worker.workspace
     extra = {"study": study.id, "worker": worker.worker_id}
-    with logged(workspace.settings, study.id, worker.worker_id):
+    with logged(workspace, study.id, worker.worker_id, worker.place) as log:
         try:
             with Lease(
-                workspace, study, worker.worker_id, worker.stop, watch=worker.watch, lead=False
+                workspace,
+                study,
+                worker.worker_id,
+                worker.stop,
+                watch=worker.watch,
+                lead=False,
+                beside=log.keep,
             ) as lease:
                 help_study(workspace, lease, worker.child, worker.run)
         except (StudyCancelled, StudyPaused, LeaseLost, WorkerStopping) as end:

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
     app.command()(study)
     app.command(name="knobs")(list_knobs)
     steering.register(app)
-    for function in (pause, resume, cancel):
+    for function in (log, pause, resume, cancel):
         app.command()(function)
 
 
@@ -273,6 +273,20 @@ def list_knobs(as_json: AsJson = False) -> None:
     ]
     text = reporting.table(["setting", "values worth trying", "range", "meaning"], rows)
     reporting.answer(told, as_json=as_json, text=text)
+
+
+@command
+def log(study_id: StudyId, as_json: AsJson = False) -> None:
+    """Show the end of what workers logged of a study, on whatever machine they run; times are UTC."""
+    from storage import studies
+    from tuning.study_log import as_lines, last_entries
+
+    workspace = reporting.open_workspace()
+    with workspace.session() as session:
+        studies.get_study(session, study_id)
+    entries = last_entries(workspace, study_id)
+    text = "\n".join(as_lines(entries)) or "No worker has logged anything of this study yet."
+    reporting.answer(entries, as_json=as_json, text=text)
 
 
 @command

@@ -3,9 +3,7 @@
 A section is computed only while it is open; the address holds which are.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import streamlit as st
 
@@ -17,10 +15,8 @@ from storage.records import Study, now
 from tuning import queries
 from tuning.insight import LEAST, Method
 from tuning.queries import TrialRecord
-from tuning.study_log import study_log
+from tuning.study_log import as_lines, last_entries, writer
 
-LOG_LINES = 200
-LOG_BYTES = 64 << 10  # read from the end of the log
 METHODS = {
     Method.PED_ANOVA: "PED-ANOVA: what tells the best tenth of the trials from the others.",
     Method.FANOVA: "fANOVA: which share of the spread of all values a setting explains by itself.",
@@ -135,25 +131,14 @@ def _latency(study: Study, trials: Sequence[TrialRecord]) -> None:
 
 
 def _log(study: Study, _: Sequence[TrialRecord]) -> None:
-    lines = tail(study_log(workspace().settings, study.id), LOG_LINES)
-    if not lines:
-        st.caption("No worker of this installation has written anything about this study yet.")
+    entries = last_entries(workspace(), study.id)
+    if not entries:
+        st.caption("No worker has logged anything of this study yet.")
         return
+    lines = as_lines(entries)
     st.code("\n".join(lines), language=None, height=360)
-    st.caption(f"The last {wording.plural(len(lines), 'line')}. Workers on other machines keep their own.")
-
-
-def tail(path: Path, count: int) -> list[str]:
-    """The last lines of a file that may be long and is being written; empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - LOG_BYTES)
-            file.seek(start)
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    return lines[1 if start else 0 :][-count:]  # the first may be cut
+    writers = ", ".join(sorted({writer(entry) for entry in entries}))
+    st.caption(f"The last {wording.plural(len(lines), 'line')}, times in UTC. Written by {writers}.")
 
 
 def _objective(study: Study) -> str:

@@ -195,6 +195,7 @@ def test_bad_name_is_refused(simplenet: Simplenet, home: Path, make_folder: Call
         ("pause", "77"),
         ("resume", "77"),
         ("cancel", "77"),
+        ("log", "77"),
     ],
 )
 def test_what_does_not_exist_has_its_own_exit_code(
@@ -271,6 +272,7 @@ def test_pause_resume_and_cancel_a_waiting_study(
     simplenet("study", "parts", "--detach")
     assert simplenet("pause", 1).exit_code == 0
     assert simplenet("resume", 1).exit_code == 0
+    assert "No worker has logged anything" in simplenet("log", 1).stdout
     cancelled = _json(simplenet("cancel", 1, "--json"))
     assert isinstance(cancelled, dict)
     assert cancelled["state"] == "cancelled"

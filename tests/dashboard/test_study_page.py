@@ -3,7 +3,7 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.sections.mattering import SECTIONS, tail
+from dashboard.sections.mattering import SECTIONS
 from engine.config import SimpleNetConfig
 from storage import slots, studies
 from storage.records import Study, now
@@ -16,7 +16,7 @@ from tuning.budget import reported
 from tuning.commands import launch_study
 from tuning.ingest import ingest_folder
 from tuning.spec import StudySpec
-from tuning.study_log import logged, study_log
+from tuning.study_log import logged
 from tuning.trial import trial_config
 
 pytestmark = pytest.mark.slow
@@ -145,7 +145,7 @@ def test_open_sections_say_what_they_lack(page, bare) -> None:
     assert "differ in two settings" in said
     assert "No latency was measured yet" in said
     assert "No trial has begun yet" in said
-    assert "No worker of this installation has written anything" in said
+    assert "No worker has logged anything" in said
 
 
 @pytest.fixture(scope="module")
@@ -192,23 +192,28 @@ def test_log_shows_its_end(page, bare, monkeypatch) -> None:
 
     study = _running(bare)
     logging.getLogger("tuning").setLevel("INFO")
-    with logged(bare.settings, study.id, "w"):
+    with logged(bare, study.id, "w", "first"):
         for number in range(300):
             logging.getLogger("tuning.test").info("line %d", number)
     app = _clean(page("views/studies.py", study=study.id, log="true"))
     (shown,) = [code.value for code in app.code if "line" in code.value]
     assert shown.endswith("line 299")
     assert len(shown.splitlines()) == 200
+    assert "[w on first]" not in shown, "there is one"
+    assert "Written by w on first." in _captions(app)
 
 
-def test_tail_of_a_long_file_reads_its_end_alone(tmp_path) -> None:
-    file = tmp_path / "study.log"
-    assert tail(file, 3) == []
-    file.write_text("\n".join(f"{number} {'ü' * 50}" for number in range(5000)))
-    assert [line.split()[0] for line in tail(file, 3)] == ["4997", "4998", "4999"]
-    file.write_text("one\ntwo")
-    assert tail(file, 200) == ["one", "two"]
+def test_log_says_which_worker_on_which_machine_wrote_a_line(page, bare) -> None:
+    import logging
 
-
-def test_study_log_lies_among_the_logs(bare) -> None:
-    assert study_log(bare.settings, 3).parent == bare.settings.logs_folder
+    study = _running(bare)
+    logging.getLogger("tuning").setLevel("INFO")
+    for worker, machine in (("first-7-abc", "first"), ("b", "second")):
+        with logged(bare, study.id, worker, machine):
+            logging.getLogger("tuning.test").info("here is %s", machine)
+    app = _clean(page("views/studies.py", study=study.id, log="true"))
+    (shown,) = [code.value for code in app.code if "here is" in code.value]
+    first, second = shown.splitlines()
+    assert first.endswith("[first-7-abc] INFO here is first")
+    assert second.endswith("[b on second] INFO here is second")
+    assert "Written by b on second, first-7-abc." in _captions(app)

@@ -98,7 +98,7 @@ def start_worker():
     """Starts workers as processes: `start_worker(workspace, "slowly")`; what is left of them is killed at the end."""
     started = []
 
-    def start(workspace, stand_in="run_trial", **environment):
+    def start(workspace, stand_in="run_trial", script=WORKER, **environment):
         settings = workspace.settings
         own = {
             f"{PREFIX}{name.upper()}": str(value)
@@ -110,7 +110,7 @@ def start_worker():
         log = (settings.logs_folder / f"test-worker-{number}.log").open("wb")
         started.append(
             subprocess.Popen(
-                [sys.executable, str(WORKER), stand_in],
+                [sys.executable, str(script), stand_in],
                 cwd=ROOT,
                 env={**os.environ, **own, "PYTHONPATH": str(ROOT), **environment},
                 stdout=log,

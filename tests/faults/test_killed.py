@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from storage import studies
+from storage import slots, studies
 from storage.records import StudyState
 from tests.faults.conftest import HEARTBEAT_SECONDS, LEASE_SECONDS
 from tuning.commands import launch_study
@@ -20,9 +20,10 @@ from tuning.queries import study_trials
 from tuning.worker import run_worker
 
 pytestmark = pytest.mark.slow
+SLOW_SAMPLER = Path(__file__).parent / "scripts" / "slow_sampler.py"
 SUPERVISOR = Path(__file__).parent / "scripts" / "supervisor.py"
 ROOT = Path(__file__).parents[2]
-LATE_SECONDS = 2.0  # a worker looks every half second, and this machine may be loaded
+LATE_SECONDS = 3.0  # a worker looks every half second, and this machine may be loaded
 
 
 def in_an_epoch(workspace, study, state_of, attempt=1):
@@ -85,6 +86,27 @@ def test_another_worker_takes_over_and_no_trial_is_counted_twice(
     assert [trial.state for trial in repeated] == ["interrupted", "completed"]
     assert open_runs(workspace, study, state_of) == []
     assert not any(child.is_running() and child.status() != "zombie" for child in children)
+
+
+def test_worker_killed_while_its_sampler_computes_costs_no_part_of_the_budget(
+    workspace, take_in, make_spec, start_worker, wait_for, state_of, ended
+):
+    take_in(workspace)
+    study = launch_study(workspace, "parts", make_spec(trials=3))
+    doomed = start_worker(workspace, script=SLOW_SAMPLER)
+    wait_for((workspace.settings.home / "computing").exists)
+    kill(doomed)
+    with workspace.session() as session:
+        (left,) = slots.list_slots(session, study.id)
+    assert left.trial_number == 0, "a slot is never without its trial"
+    run_worker(workspace, worker_id="next", stop=threading.Event(), study_id=study.id)
+    study = state_of(workspace, study)
+    assert (study.state, study.attempt) == (StudyState.COMPLETED, 2), study.error
+    states = [trial.state for trial in study_trials(workspace, study)]
+    assert states == ["interrupted", "completed", "completed", "completed"]
+    assert len(ended(workspace, study)) == 3
+    with workspace.session() as session:
+        assert slots.list_slots(session, study.id) == []
 
 
 def test_trial_under_which_workers_die_is_tried_again_twice_and_then_failed(

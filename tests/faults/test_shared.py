@@ -1,6 +1,7 @@
 """Several workers on one study, on PostgreSQL: an exact budget, whoever dies, and one champion."""
 
 import signal
+import socket
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from storage.study_edits import extend_study
 from tests.faults.conftest import HEARTBEAT_SECONDS, LEASE_SECONDS
 from tuning.commands import launch_study, want
 from tuning.queries import shares_studies, study_trials
+from tuning.study_log import as_lines, last_entries, study_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 TRIAL_SECONDS = 10.0  # that a helper may still be busy with its own; they take 3 where nothing else runs
@@ -137,6 +139,37 @@ def test_trials_that_are_added_while_others_run_are_run_too(
     study = state_of(shared_workspace, study)
     assert study.state is StudyState.COMPLETED, study.error
     assert len(ended(shared_workspace, study)) == 8
+
+
+def test_what_a_worker_logs_is_read_on_other_machines_and_stays_when_it_is_killed(
+    shared_workspace, make_installation, take_in, make_spec, start_worker, wait_for, tmp_path
+):
+    """Two homes on one PostgreSQL."""
+    take_in(shared_workspace)
+    first = shared_workspace.settings
+    second = make_installation(
+        database_url=first.database_url,
+        optuna_url=first.optuna_url,
+        mlflow_database_url=first.mlflow_database_url,
+        blobs_url=str(first.blobs_folder),
+    )
+    assert second.settings.home != first.home
+    study = launch_study(shared_workspace, "parts", make_spec(trials=20))
+    worker = start_worker(second, "slowly")
+
+    def said():
+        return "\n".join(as_lines(last_entries(shared_workspace, study.id)))
+
+    wait_for(lambda: "trial 1 completed" in said(), said)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert "study claimed" in said()
+    assert "trial 1 completed" in said()
+    (writers,) = {(entry.worker_id, entry.hostname) for entry in last_entries(shared_workspace, study.id)}
+    assert f"-{worker.pid}-" in writers[0]
+    assert writers[1] == socket.gethostname()
+    assert study_log(second.settings, study.id).exists()
+    assert not study_log(first, study.id).exists()
 
 
 def test_only_postgresql_shares(shared_workspace, make_installation):

@@ -170,6 +170,19 @@ def test_open_studies_are_offered_to_others(engine: Engine, take: Any, led: Stud
         slots.drop_slots(opened, led.id)
 
 
+def test_turn_is_of_one_worker_and_no_write_waits_for_it(engine: Engine, led: Study) -> None:
+    shared = engine.dialect.name == "postgresql"  # else a study has one worker, whose turn it always is
+    with session(engine) as mine:
+        assert studies.take_turn(mine, led.id)
+        with session(engine) as other:
+            assert studies.take_turn(other, led.id) is not shared
+            assert studies.take_turn(other, led.id + 1)
+            studies.set_wanted(other, led.id, Wanted.PAUSE, START)
+            studies.lock_study(other, led.id)
+    with session(engine) as other:
+        assert studies.take_turn(other, led.id)
+
+
 def test_eight_processes_together_take_the_budget_and_none_of_it_twice(
     engine: Engine, database_url: str, led: Study, start_script: Callable[..., "subprocess.Popen[str]"]
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 
+import optuna
 import torch
 
 from engine.errors import TrainingDiverged
@@ -77,6 +78,20 @@ def deaf(data, config, **_):
     """Computes without end and never looks up."""
     while True:
         torch.ones(10).sum()
+
+
+class SlowSampler(optuna.samplers.RandomSampler):
+    """Computes for three seconds before it proposes, and leaves a mark while it does."""
+
+    def __init__(self, mark):
+        super().__init__(seed=0)
+        self.mark = mark
+
+    def infer_relative_search_space(self, study, trial):
+        self.mark.touch()
+        time.sleep(3)
+        self.mark.unlink()
+        return {}
 
 
 def _done(data, what):

@@ -35,7 +35,7 @@ from tuning.errors import BadSpec, NoChampion
 from tuning.ingest import ingest_folder
 from tuning.predictor import champion, detector, score_images
 from tuning.queries import study_trials
-from tuning.study_log import study_log
+from tuning.study_log import as_lines, last_entries, study_log
 from tuning.worker import run_worker
 
 
@@ -332,3 +332,4 @@ def test_study_keeps_a_log_of_its_own(workspace, parts, make_spec, run_to_end, c
     lines = study_log(workspace.settings, study.id).read_text().splitlines()
     for said in ("study claimed", "trial 1 begins", "trial 1 completed", "study completed"):
         assert any(said in line and "here" in line for line in lines), said
+        assert any(said in line for line in as_lines(last_entries(workspace, study.id))), said

@@ -1,6 +1,7 @@
 """A running study that a person pauses, cancels, or gives more to try."""
 
 import dataclasses
+import sqlite3
 import threading
 import time
 
@@ -133,6 +134,38 @@ def test_paused_study_goes_on_where_it_stopped(workspace, parts, make_spec):
     assert study.state is StudyState.COMPLETED, study.error
     ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
     assert len(ended) == 15
+
+
+def test_others_write_while_the_sampler_computes(workspace, parts, make_spec, tmp_path, monkeypatch):
+    """A person's wish, a label or a heartbeat: on SQLite one lock is for all that write."""
+    mark = tmp_path / "computing"
+    monkeypatch.setattr(searching, "make_sampler", lambda *_, **__: stand_ins.SlowSampler(mark))
+    study = launch_study(workspace, "parts", make_spec())
+    kwargs = {"worker_id": "here", "stop": threading.Event(), "study_id": study.id}
+    worker = threading.Thread(target=run_worker, args=(workspace,), kwargs=kwargs)
+    worker.start()
+    wait_for(mark.exists)
+    with sqlite3.connect(workspace.settings.database_url.removeprefix("sqlite:///"), timeout=1) as other:
+        other.execute("UPDATE studies SET name = 'renamed'")
+    other.close()
+    began = time.monotonic()
+    want(workspace, study.id, Wanted.PAUSE)
+    assert time.monotonic() - began < 1
+    assert mark.exists(), "the sampler had ended before"
+    worker.join(30)
+    assert not worker.is_alive()
+    study = study_now(workspace, study.id)
+    assert (study.state, study.name) == (StudyState.PAUSED, "renamed")
+    with workspace.session() as session:
+        assert [slot.worker_id for slot in slots.list_slots(session, study.id)] == [None]
+
+    monkeypatch.undo()
+    want(workspace, study.id, Wanted.RUN)
+    run_worker(workspace, worker_id="here", stop=threading.Event(), study_id=study.id)
+    study = study_now(workspace, study.id)
+    assert study.state is StudyState.COMPLETED, study.error
+    ended = [trial for trial in study_trials(workspace, study) if trial.state in ("completed", "pruned")]
+    assert len(ended) == 2
 
 
 def test_cancel_ends_a_trial_that_never_looks_up(workspace, parts, make_spec):
