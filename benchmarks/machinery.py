@@ -5,8 +5,8 @@
 
 *Overhead*: a study whose trials train for about so many seconds each runs under a worker on SQLite. Of the time from
 its first trial's begin to its last one's end, all that was not spent inside `run_trial` is the machinery's. Then the
-same configurations are trained in this process by `run_trial` alone, twice: whether trials are slower under a worker
-than alone, and how much two equal runs differ on this machine.
+same configurations are trained in this process by `run_trial` alone: whether trials are slower under a worker than
+alone. Both are done in turn, twice, since a machine's speed drifts: what two equal rounds differ by is its noise.
 
 *Sharing*: a study whose trials do almost nothing but sleep runs under one worker, then one of the same kind under
 several, on a PostgreSQL of its own. Sleeping needs no processor, so what is missing to a gain of as many times as there
@@ -48,7 +48,7 @@ DATASET = "pictures"
 SIZE = 64  # pixels of the pictures' sides: features are quick, trials take as many epochs as are asked for
 NAP_SECONDS = 2.0  # per epoch of a trial that sleeps
 PROBE_EPOCHS = 8
-BARE_ROUNDS = 2  # whose difference is what the machine's other work makes
+ROUNDS = 2  # of the study and of its trainings alone
 SPACE: dict[str, Any] = {
     "height": SIZE,
     "width": SIZE,
@@ -97,20 +97,23 @@ def overhead(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     (probe,) = run(workspace, StudySpec(trials=1, epochs=PROBE_EPOCHS, **SPACE))
     epochs = max(1, round(options.seconds / inside(workspace, probe) * PROBE_EPOCHS))
     spec = StudySpec(trials=options.trials, epochs=epochs, **SPACE)
-    trials = run(workspace, spec)
-    took, computing = span(trials), [inside(workspace, trial) for trial in trials]
     data = loaded(workspace, spec)
-    alone = [bare(data, trials) for _ in range(BARE_ROUNDS)]
+    took, computing, alone = [], [], []
+    for _ in range(ROUNDS):
+        trials = run(workspace, spec)
+        took.append(span(trials))
+        computing.append(sum(inside(workspace, trial) for trial in trials))
+        alone.append(bare(data, trials))
     workspace.close()
     return {
-        "trials": len(trials),
+        "trials": options.trials,
         "epochs": epochs,
-        "seconds_per_trial": sum(computing) / len(computing),
+        "seconds_per_trial": sum(computing) / options.trials / ROUNDS,
         "seconds": took,
-        "seconds_inside_trials": sum(computing),
-        "overhead": took / sum(computing) - 1,
+        "seconds_inside_trials": computing,
+        "overhead": sum(took) / sum(computing) - 1,
         "seconds_bare": alone,
-        "over_bare": took / (sum(alone) / len(alone)) - 1,
+        "over_bare": sum(took) / sum(alone) - 1,
     }
 
 
@@ -245,13 +248,13 @@ def as_table(result: dict[str, Any]) -> str:
     lines = []
     if one := result.get("overhead"):
         lines += [
-            f"| {one['trials']} trials of {one['seconds_per_trial']:.1f} s on SQLite | seconds |",
+            f"| {one['trials']} trials of {one['seconds_per_trial']:.1f} s on SQLite, each round | seconds |",
             "|---|---|",
-            f"| from the first begin to the last end | {one['seconds']:.1f} |",
-            f"| of it inside the trials | {one['seconds_inside_trials']:.1f} |",
-            f"| the same trainings alone, twice | {', '.join(f'{value:.1f}' for value in one['seconds_bare'])} |",
+            f"| from the first begin to the last end | {_listed(one['seconds'])} |",
+            f"| of it inside the trials | {_listed(one['seconds_inside_trials'])} |",
+            f"| the same trainings alone | {_listed(one['seconds_bare'])} |",
             f"| **overhead** over the time inside | {one['overhead']:.1%} |",
-            f"| over the mean of the trainings alone | {one['over_bare']:.1%} |",
+            f"| over the trainings alone | {one['over_bare']:.1%} |",
             "",
         ]
     if many := result.get("sharing"):
@@ -265,6 +268,10 @@ def as_table(result: dict[str, Any]) -> str:
             f"| **gain**, share of the possible | {many['gain']:.2f}, {many['efficiency']:.0%} |",
         ]
     return "\n".join(lines)
+
+
+def _listed(seconds: Sequence[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in seconds)
 
 
 if __name__ == "__main__":

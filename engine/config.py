@@ -24,6 +24,7 @@ NOISES = {
     "gaussian": "the same σ everywhere, as published",
     "scaled": "σ times the deviation of each adapted channel in the batch",
     "mixed": "every patch a σ of its own, from a quarter of σ to four times σ on a log scale",
+    "differences": "the difference of two other patches at a deviation of σ: ways in which normal ones differ",
     "low_frequency": "smooth over squares of 4 × 4 neighbouring patches, on the half that a smooth mask leaves",
 }
 

@@ -59,8 +59,11 @@ def draw_noise(
         side: of the squares that the patches come in, for "low_frequency" noise.
     Returns:
         `shape`, float32 on the generator's device. "scaled" noise is in units of the channels' deviations;
-        "low_frequency" noise is zero where a square stays normal.
+        "low_frequency" noise is zero where a square stays normal; of "differences" it is the strength alone,
+        (members, N, 1), for the patches themselves say the rest.
     """
+    if config.noise == "differences":
+        return torch.full((*shape[:-1], 1), config.noise_std, device=generator.device)
     if config.noise == "low_frequency":
         return _smooth_noise(shape, side, generator) * config.noise_std
     noise = torch.randn(shape, generator=generator, device=generator.device) * config.noise_std

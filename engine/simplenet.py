@@ -145,7 +145,7 @@ class SimpleNet(nn.Module):
         """
         adapted = self.adaptor(features)
         # One batch for both, as published: batch norm must see normal and anomalous features together.
-        anomalous = anomalous_features(adapted, noise, scaled=self.config.noise == "scaled")
+        anomalous = anomalous_features(adapted, noise, kind=self.config.noise)
         both = self.discriminator(torch.cat([adapted, anomalous], dim=1))
         return both[:, : features.shape[1]], both[:, features.shape[1] :]
 
@@ -260,19 +260,30 @@ def _member_wise(units: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias[:, None], units, weight.transpose(1, 2))
 
 
-def anomalous_features(adapted: Tensor, noise: Tensor, *, scaled: bool = False) -> Tensor:
+def anomalous_features(adapted: Tensor, noise: Tensor, *, kind: str = "gaussian") -> Tensor:
     """Add noise to adapted features, which makes them anomalous.
 
     The noise comes after the adaptor, as published; before it, σ would depend on the backbone's scale.
 
     Args:
-        adapted, noise: (…, N, D).
-        scaled: noise is in units of each channel's deviation over the N features.
+        adapted: (…, N, D).
+        noise: the same, or (…, N, 1) of "differences".
+        kind: one of NOISES. "scaled" noise is in units of each channel's deviation over the N features; "differences"
+            in units of those of other features of the N, brought to a mean square of 1 over all of them.
     """
-    if scaled:
-        # Detached: else the adaptor would learn to shrink the noise instead of telling it apart.
+    # Detached: else the adaptor would learn to shrink the noise instead of telling it apart.
+    if kind == "scaled":
         noise = noise * adapted.detach().std(dim=-2, keepdim=True)
+    elif kind == "differences":
+        noise = noise * _differences(adapted.detach())
     return adapted + noise
+
+
+def _differences(values: Tensor) -> Tensor:
+    """For each of (…, N, D), drawn at random, the difference of the two before it, of a mean square of 1 over all."""
+    differences = values.roll(1, dims=-2) - values.roll(2, dims=-2)
+    spread = differences.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return differences / spread.clamp(min=torch.finfo(spread.dtype).tiny)
 
 
 def truncated_l1_loss(

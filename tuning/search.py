@@ -30,7 +30,7 @@ from tuning.wishes import (
     PAPER,
     PAPERS,
     RETRY_OF,
-    first_wish,
+    first_wishes,
     taken_over,
 )
 
@@ -144,8 +144,8 @@ def _begin(url: str, search: optuna.Study, spec: StudySpec) -> None:
         _take_over(url, search, spec, spec.follows)
     begun = any(trial.user_attrs.get(ORIGIN) != BY_HAND for trial in own(search.get_trials(deepcopy=False)))
     if not begun and spec.sampler is not Sampler.GRID:
-        wish, whole = first_wish(spec)
-        search.enqueue_trial(wish, user_attrs={ORIGIN: PAPERS} if whole else {})
+        for wish, papers in first_wishes(spec):
+            search.enqueue_trial(wish, user_attrs={ORIGIN: PAPERS} if papers else {})
 
 
 def _take_over(url: str, search: optuna.Study, spec: StudySpec, study_id: int) -> None:

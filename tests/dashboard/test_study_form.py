@@ -94,19 +94,19 @@ def test_weighted_mean_asks_for_the_weights(form, workspace):
 def test_any_setting_is_searched_with_its_range_or_values_and_says_what_it_means(form, workspace):
     box = named(form.multiselect, "More settings to search")
     assert len(box.options) == len(KNOBS)
-    box.set_value(["margin", "patch_size", "members"]).run()
+    box.set_value(["adaptor_lr", "patch_size", "members"]).run()
     shown = [caption.value for caption in form.caption]
-    for name in ("margin", "patch_size", "members"):
+    for name in ("adaptor_lr", "patch_size", "members"):
         assert KNOBS[name].meaning in shown
     assert SEARCHED["noise_std"].meaning in shown
-    named(form.number_input, "Margin, from").set_value(0.2)
-    named(form.selectbox, "Margin, scale").set_value("linear")
+    named(form.number_input, "Adaptor lr, from").set_value(0.0002)
+    named(form.selectbox, "Adaptor lr, scale").set_value("linear")
     named(form.multiselect, "Patch size, values").set_value([1, 3])
     named(form.number_input, "Members, to").set_value(4)
     form.run()
     press(form, "Start the study")
     assert launched(workspace)["knobs"] == {
-        "margin": {"low": 0.2, "high": 2.0, "log": False, "integer": False},
+        "adaptor_lr": {"low": 0.0002, "high": 0.01, "log": False, "integer": False},
         "patch_size": [1, 3],
         "members": {"low": 1, "high": 4, "log": True, "integer": True},
     }

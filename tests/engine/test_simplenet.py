@@ -259,9 +259,34 @@ def test_residual_adds_the_features(make_config: Callable[..., SimpleNetConfig])
 
 def test_scaled_noise_is_in_units_of_each_channels_deviation() -> None:
     adapted = torch.randn(2, 4000, 3) * torch.tensor([0.1, 1.0, 10.0])
-    added = anomalous_features(adapted, torch.full_like(adapted, 0.5), scaled=True) - adapted
+    added = anomalous_features(adapted, torch.full_like(adapted, 0.5), kind="scaled") - adapted
     torch.testing.assert_close(added[0, 0], 0.5 * adapted[0].std(dim=0))
     torch.testing.assert_close(added[1, 7], 0.5 * adapted[1].std(dim=0), rtol=1e-3, atol=1e-4)
+
+
+def test_differences_lie_where_patches_differ_and_have_the_deviation_wanted() -> None:
+    directions = torch.randn(2, 3, 20)
+    adapted = torch.randn(2, 4000, 3) @ directions + 5  # patches differ in three of twenty directions
+    strength = torch.full((2, 4000, 1), 0.3)
+    added = anomalous_features(adapted, strength, kind="differences") - adapted
+    torch.testing.assert_close(added.square().mean((1, 2)).sqrt(), torch.full((2,), 0.3), rtol=1e-3, atol=0)
+    for member in range(2):
+        assert torch.linalg.matrix_rank(added[member], rtol=1e-3) == 3
+    own = (adapted - adapted.mean(1, keepdim=True)).flatten()
+    assert abs(float(torch.corrcoef(torch.stack([own, added.flatten()]))[0, 1])) < 0.03
+
+
+def test_differences_of_equal_patches_are_none() -> None:
+    adapted = torch.ones(1, 8, 3)
+    added = anomalous_features(adapted, torch.full((1, 8, 1), 0.3), kind="differences")
+    assert torch.equal(added, adapted)
+
+
+def test_differences_teach_the_adaptor_nothing_by_their_size() -> None:
+    adapted = torch.randn(1, 8, 3, requires_grad=True)
+    anomalous_features(adapted, torch.full((1, 8, 1), 0.3), kind="differences").sum().backward()
+    assert adapted.grad is not None
+    torch.testing.assert_close(adapted.grad, torch.ones_like(adapted))
 
 
 def test_cross_entropy_is_that_of_labelled_logits() -> None:

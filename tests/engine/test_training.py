@@ -240,6 +240,7 @@ def test_planted_square_raises_the_map_at_the_square(magnetic_tile: Path, resnet
 @pytest.mark.parametrize(
     "knobs",
     [{"loss": "cross_entropy"}, {"noise": "scaled"}, {"noise": "mixed"}, {"noise": "low_frequency"},
+     {"noise": "differences"},
      {"adaptor_activation": "leaky_relu"}, {"adaptor_residual": True}, {"discriminator_depth": 3}],
     ids=lambda knobs: "-".join(map(str, *knobs.items())),
 )  # fmt: skip

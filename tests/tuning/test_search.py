@@ -16,9 +16,10 @@ from tuning import budget, queries, retries, trial_times
 from tuning import search as searching
 from tuning.errors import BadSpec
 from tuning.knobs import KNOBS
+from tuning.presets import preset_spec
 from tuning.spec import Pruner, Range, Sampler, StudySpec
 from tuning.trial import TrialResult
-from tuning.wishes import BY_HAND, FROM_STUDY, FROM_TRIAL, ORIGIN, grid, read_wish
+from tuning.wishes import BY_HAND, FROM_STUDY, FROM_TRIAL, ORIGIN, first_wishes, grid, read_wish
 
 SMALL = {"layers": ((2,), (2, 3)), "adaptor_depths": (0, 1)}
 LARGE = {"knobs": {"discriminator_lr": {"low": 2e-4, "high": 2e-2}, "members": {"low": 1, "high": 16}}}
@@ -71,6 +72,36 @@ def test_paper_settings_outside_the_space_are_left_to_the_sampler(tmp_path: Path
     assert trial.params["adaptor_depth"] == 1
     assert trial.params["layers"] == "1+2"
     assert 0.1 <= trial.params["noise_std"] <= 0.2
+
+
+def test_where_kinds_of_noise_are_compared_the_second_trial_has_the_good_settings_of_differences(
+    tmp_path: Path,
+):
+    spec = preset_spec("standard")
+    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, spec)
+    first, second, third = (searching.ask(search, spec) for _ in range(3))
+    assert first.params == searching.PAPER | {"noise": "gaussian", "margin": 0.5}
+    assert first.user_attrs["origin"] == "paper"
+    assert second.params == searching.PAPER | {"noise": "differences", "margin": 1.0, "noise_std": 0.15}
+    assert "origin" not in second.user_attrs
+    assert third.params["noise_std"] not in (0.015, 0.15)  # the sampler's own
+
+
+@pytest.mark.parametrize(
+    ("changes", "second"),
+    [
+        ({"knobs": {"noise": ("gaussian", "scaled")}}, None),
+        ({"knobs": {"noise": ("differences",)}}, None),  # the first has them
+        ({"trials": 1, "knobs": {"noise": ("gaussian", "differences")}}, None),
+        (
+            {"noise_std": (0.01, 0.1), "knobs": {"noise": ("gaussian", "differences")}},
+            {"noise": "differences", "layers": "2+3", "adaptor_depth": 1},  # σ is left to the sampler
+        ),
+    ],
+)
+def test_what_is_tried_second_lies_in_the_space_and_the_budget(changes, second):
+    wishes = [wish for wish, _ in first_wishes(StudySpec(**changes))]
+    assert wishes[1:] == ([] if second is None else [second])
 
 
 def test_trial_of_a_dead_worker_is_repeated_twice_and_then_counts_as_failed(tmp_path: Path):
