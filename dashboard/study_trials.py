@@ -20,6 +20,7 @@ def points(trials: Sequence[TrialRecord]) -> list[TrialPoint]:
             curve=trial.intermediate,
             params=trial.params,
             latency_ms=trial.latency_ms,
+            within_limits=trial.within_limits,
         )
         for trial in trials
     ]
@@ -70,10 +71,10 @@ def device_of(worker: Worker) -> str:
 
 
 def best_number(trials: Sequence[TrialRecord]) -> int | None:
-    """The completed trial of the highest value; the earliest of equals."""
+    """The completed trial of the highest value that keeps all limits; the earliest of equals."""
     values: Mapping[int, float] = {
         trial.number: trial.value
         for trial in trials
-        if trial.state == "completed" and trial.value is not None
+        if trial.state == "completed" and trial.value is not None and trial.within_limits
     }
     return max(values, key=lambda number: (values[number], -number), default=None)

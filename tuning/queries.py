@@ -20,7 +20,7 @@ from storage.settings import Settings
 from storage.tracking import Tracking
 from storage.workspace import Workspace
 from tuning import trial_times
-from tuning.budget import best, own
+from tuning.budget import best, feasible, own
 from tuning.insight import Importance, Method, importance
 from tuning.search import LOST, open_storage, study_name
 
@@ -57,6 +57,7 @@ class TrialRecord:
     worker: str | None  # id of the worker that ran it
     device: str | None  # what it ran on
     latency_ms: float | None  # measured, of one picture; None where nobody measured
+    within_limits: bool  # or there are none: it can win
 
 
 def study_trials(workspace: Workspace, study: Study) -> list[TrialRecord]:
@@ -211,4 +212,5 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         worker=attrs.get("worker"),
         device=attrs.get("device"),
         latency_ms=attrs.get("latency_ms"),
+        within_limits=feasible(trial),
     )

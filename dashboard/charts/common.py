@@ -24,6 +24,7 @@ class TrialPoint:
     curve: Mapping[int, float] = field(default_factory=dict)  # epoch → objective
     params: Mapping[str, Any] = field(default_factory=dict)  # what was searched
     latency_ms: float | None = None  # of one picture; None where nobody measured
+    within_limits: bool = True  # or there are none: it can win
 
 
 def completed(trials: Sequence[TrialPoint]) -> list[TrialPoint]:

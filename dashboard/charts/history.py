@@ -9,14 +9,14 @@ from dashboard.charts.common import TrialPoint, layout
 
 
 def objective_history(trials: Sequence[TrialPoint], objective: str) -> go.Figure:
-    """Value of each completed trial, and the best so far as a step line.
+    """Value of each completed trial, and the best so far of those that can win as a step line.
 
     Args:
         trials: in any order.
         objective: its name, for the axis.
     """
     done = sorted((trial for trial in trials if trial.value is not None), key=lambda trial: trial.number)
-    finished = [trial for trial in done if trial.state == "completed"]
+    finished = [trial for trial in done if trial.state == "completed" and trial.within_limits]
     figure = go.Figure(layout=layout(height=260))
     best: list[float] = []
     for trial in finished:

@@ -43,6 +43,13 @@ def test_best_so_far_never_falls_and_ignores_pruned_trials() -> None:
     assert list(best.y) == [0.90, 0.90]
 
 
+def test_best_so_far_is_that_of_trials_that_can_win() -> None:
+    slow = [replace(TRIALS[1], within_limits=False), TRIALS[0]]
+    lines = {trace.name: trace for trace in objective_history(slow, "Image AUROC").data}
+    assert list(lines["best so far"].y) == [0.80]
+    assert list(lines["completed"].y) == [0.90, 0.80]  # what is too slow is still shown
+
+
 def test_history_tells_states_apart_by_shape_and_colour() -> None:
     markers = {
         trace.name: trace.marker for trace in objective_history(TRIALS, "F1").data if trace.mode == "markers"

@@ -381,6 +381,7 @@ def test_trial_above_the_latency_limit_is_neither_best_nor_a_new_best(url, run_o
     assert best is not None
     assert best.value == 0.6
     assert budget.fruitless(search.trials, 0.0) == 1
+    assert [record.within_limits for record in queries.records(search)] == [False, True, False]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
