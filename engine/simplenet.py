@@ -139,7 +139,8 @@ class SimpleNet(nn.Module):
         """Discriminate adapted features from the same features with noise added.
 
         Args:
-            features, noise: (members, N, D); each member has patches of its own.
+            features: (members, N, D); each member has patches of its own.
+            noise: as `engine.noise.draw_noise` gives it.
         Returns:
             normal, anomalous: (members, N) each, the discriminators' outputs, higher is more normal.
         """

@@ -131,7 +131,8 @@ def training_step(model: SimpleNet, optimizers: list[Optimizer], features: Tenso
     """Take one step.
 
     Args:
-        features, noise: (members, N, D) float32.
+        features: (members, N, D) float32.
+        noise: as `engine.noise.draw_noise` gives it.
     Returns:
         scalar, the mean loss of the members before the step, detached; where it is not finite no step was taken.
     """
@@ -172,7 +173,7 @@ def where_not_finite(model: SimpleNet, features: Tensor, noise: Tensor) -> str:
     """Name what holds the first number that is not finite: the features, a layer's weights, a layer's outputs.
 
     Args:
-        features, noise: (members, N, D) of a step for which no update was made.
+        features, noise: of a step for which no update was made.
     """
     where = [] if torch.isfinite(features).all() else [FEATURES]
     where += _tensors_not_finite(model)

@@ -22,8 +22,8 @@ def study_plots(
         objective: name of what was maximised, for the axes.
     """
     drawn = {
-        "history": _drawn(lambda axes: _history(axes, trials, objective)),
-        "curves": _drawn(lambda axes: _curves(axes, trials, objective)),
+        "history": _drawn(lambda axes: draw_history(axes, trials, objective)),
+        "curves": _drawn(lambda axes: draw_curves(axes, trials, objective)),
         "timeline": _drawn(lambda axes: _timeline(axes, trials)),
     }
     names = sorted({name for trial in trials for name in trial.params})
@@ -48,20 +48,26 @@ def _png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _history(axes: Axes, trials: Sequence[TrialRecord], objective: str) -> None:
+def draw_history(axes: Axes, trials: Sequence[TrialRecord], objective: str) -> None:
+    """The value of every completed trial, and the best so far of those that keep all limits."""
     done = [(trial.number + 1, trial.value) for trial in trials if trial.value is not None]
+    axes.plot(*zip(*done, strict=True) if done else ([], []), "o", color=GREY, label="trial")
+    numbers: list[int] = []
     best: list[float] = []
-    for _, value in done:
-        best.append(max([*best[-1:], value]))
-    numbers = [number for number, _ in done]
-    axes.plot(numbers, [value for _, value in done], "o", color=GREY, label="trial")
+    for trial in trials:
+        if trial.value is not None and trial.within_limits:
+            numbers.append(trial.number + 1)
+            best.append(max([*best[-1:], trial.value]))
     axes.step(numbers, best, where="post", color=BLUE, label="best so far")
     axes.set(xlabel="trial", ylabel=objective)
     axes.legend()
 
 
-def _curves(axes: Axes, trials: Sequence[TrialRecord], objective: str) -> None:
-    values = {trial.number: trial.value for trial in trials if trial.value is not None}
+def draw_curves(axes: Axes, trials: Sequence[TrialRecord], objective: str) -> None:
+    """The objective by epoch of every trial, that of the best which keeps all limits in front."""
+    values = {
+        trial.number: trial.value for trial in trials if trial.value is not None and trial.within_limits
+    }
     best = max(values, key=lambda number: values[number], default=None)
     for trial in trials:
         epochs = sorted(trial.intermediate)

@@ -18,17 +18,17 @@ class Preset:
 
 
 # Which kind of noise suits depends on the part; docs/log.md has the figures of three data sets.
-NOISE = {"noise": ("gaussian", "differences"), "margin": (0.5, 1.0)}
+NOISE_AND_MARGIN: Mapping[str, tuple[Any, ...]] = {"noise": ("gaussian", "differences"), "margin": (0.5, 1.0)}
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "quick": Preset(
             about="A first model and a first look at the heatmaps: 8 configurations.",
-            fields={"trials": 8, "knobs": NOISE},
+            fields={"trials": 8, "knobs": NOISE_AND_MARGIN},
         ),
         "standard": Preset(
             about="What most parts need: 20 configurations of noise, margin, layers and adaptor.",
-            fields={"knobs": NOISE},
+            fields={"knobs": NOISE_AND_MARGIN},
         ),
         "thorough": Preset(
             about="A model to rely on: up to 60 configurations of more settings, each trained three times, until 25 in "
@@ -38,7 +38,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "patience": 25,
                 "seeds": 3,
                 "knobs": {
-                    **NOISE,
+                    **NOISE_AND_MARGIN,
                     "patch_size": (1, 3, 5),
                     "top_patches": (1, 5, 20, 100),
                     "noise": ("gaussian", "differences", "mixed"),

@@ -23,6 +23,7 @@ from tuning import trial_times
 from tuning.budget import best, feasible, own
 from tuning.insight import Importance, Method, importance
 from tuning.search import LOST, open_storage, study_name
+from tuning.wishes import KNOWN, ORIGIN, PAPERS
 
 ALIVE_SECONDS = 30.0  # a worker without a heartbeat for so long counts as gone
 
@@ -53,6 +54,7 @@ class TrialRecord:
     run_id: str | None  # MLflow
     error: str | None
     from_paper: bool  # the paper's settings, enqueued as the first trial
+    known_good: bool  # settings that are known to be good with its kind of noise, tried second
     calibration: Mapping[str, Any]  # threshold and absolute scale; empty before completion
     worker: str | None  # id of the worker that ran it
     device: str | None  # what it ran on
@@ -207,7 +209,8 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         duration_seconds=trial_times.seconds(trial),
         run_id=attrs.get("run_id"),
         error=attrs.get("error", attrs.get(LOST)),
-        from_paper=attrs.get("origin") == "paper",
+        from_paper=attrs.get(ORIGIN) == PAPERS,
+        known_good=attrs.get(ORIGIN) == KNOWN,
         calibration=attrs.get("calibration", {}),
         worker=attrs.get("worker"),
         device=attrs.get("device"),

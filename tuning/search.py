@@ -25,12 +25,14 @@ from tuning.wishes import (
     ERROR,
     FROM_STUDY,
     FROM_TRIAL,
+    KNOWN,
     LOST,
     ORIGIN,
     PAPER,
     PAPERS,
     RETRY_OF,
-    first_wishes,
+    first_wish,
+    second_wish,
     taken_over,
 )
 
@@ -144,8 +146,8 @@ def _begin(url: str, search: optuna.Study, spec: StudySpec) -> None:
         _take_over(url, search, spec, spec.follows)
     begun = any(trial.user_attrs.get(ORIGIN) != BY_HAND for trial in own(search.get_trials(deepcopy=False)))
     if not begun and spec.sampler is not Sampler.GRID:
-        for wish, papers in first_wishes(spec):
-            search.enqueue_trial(wish, user_attrs={ORIGIN: PAPERS} if papers else {})
+        wish, whole = first_wish(spec)
+        search.enqueue_trial(wish, user_attrs={ORIGIN: PAPERS} if whole else {})
 
 
 def _take_over(url: str, search: optuna.Study, spec: StudySpec, study_id: int) -> None:
@@ -181,7 +183,8 @@ def _first_home(trial: FrozenTrial, study_id: int) -> tuple[int, int]:
 
 
 def begin(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
-    """Begin the next trial: one that is enqueued, a grid's next point, or one that has no configuration yet.
+    """Begin the next trial: one that is enqueued, a grid's next point, known good settings that were not tried yet, or
+    one that has no configuration yet.
 
     Quick, for no sampler is asked. Where several workers search at once, `tuning.budget.left` and this belong under one
     lock.
@@ -191,7 +194,15 @@ def begin(search: optuna.Study, spec: StudySpec) -> optuna.Trial:
         points = untried(trials, spec)
         if points and not any(trial.state is TrialState.WAITING for trial in trials):
             search.enqueue_trial(points[0])
+    elif (wish := second_wish(spec)) is not None:
+        trials = own(search.get_trials(deepcopy=False))
+        if not any(trial.state is TrialState.WAITING or _is_known(trial) for trial in trials):
+            search.enqueue_trial(wish, user_attrs={ORIGIN: KNOWN})
     return search.ask()
+
+
+def _is_known(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get(ORIGIN) == KNOWN
 
 
 def propose(trial: optuna.Trial, spec: StudySpec) -> None:

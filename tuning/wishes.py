@@ -1,4 +1,4 @@
-"""Configurations that are not left to a sampler: the paper's, those asked for by hand, retries, a grid's points."""
+"""Configurations that are not left to a sampler: known good ones, those asked for by hand, retries, a grid's points."""
 
 import itertools
 import random
@@ -16,16 +16,16 @@ PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
 """The settings of SimpleNet, Liu et al., CVPR 2023, section 4.1: the first configuration that every study tries."""
 
 DIFFERENCES = {"noise": "differences", "noise_std": 0.15, "margin": 1.0}
-"""What differs from the paper's settings in the second, where kinds of noise are compared: good over a wide range of σ
-on patches of many kinds, such as a texture's, where Gaussian noise isn't; docs/log.md has the figures."""
+"""What differs from the paper's settings in the configuration tried second where this kind of noise is searched: the
+middle of a wide range of σ that is good on patches of many kinds, such as a texture's; docs/log.md has the figures."""
 
 # User attributes of a trial.
 LOST = "lost"  # why it was given up unfinished; it does not count against the budget
 ERROR = "error"  # why it failed
 SURPRISE = "surprise"  # kind of the error where nobody foresaw it
 RETRY_OF = "retry_of"  # number of the lost trial that this one repeats
-ORIGIN = "origin"  # who asked for it, if not the sampler: one of the next two
-PAPERS, BY_HAND = "paper", "by hand"
+ORIGIN = "origin"  # who asked for it, if not the sampler: one of the next three
+PAPERS, KNOWN, BY_HAND = "paper", "known good", "by hand"
 FROM_STUDY = "from_study"  # number of the study that ran it; it came along as knowledge and counts nowhere
 FROM_TRIAL = "from_trial"  # its number there
 
@@ -44,19 +44,23 @@ def inside(spec: StudySpec, params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def first_wishes(spec: StudySpec) -> list[tuple[dict[str, Any], bool]]:
-    """What every study tries first, as far as it lies in the space, and for each whether it is all of the paper's.
+def first_wish(spec: StudySpec) -> tuple[dict[str, Any], bool]:
+    """What of the paper's settings lies in the space, and whether that is all of them."""
+    wanted = _paper(spec)
+    wish = inside(spec, wanted)
+    return wish, wish == wanted
 
-    The paper's settings; then, where "differences" are compared with other noise, the known good ones of those.
-    """
-    paper = PAPER | {name: getattr(SimpleNetConfig, name) for name in spec.knobs}
-    wish = inside(spec, paper)
-    wishes = [(wish, wish == paper)]
+
+def second_wish(spec: StudySpec) -> dict[str, Any] | None:
+    """What of the known good settings of "differences" lies in the space; None where that noise isn't searched."""
     noises = spec.space.get("noise", ())
-    if not isinstance(noises, Range) and len(noises) > 1 and DIFFERENCES["noise"] in noises:
-        searched = {name: value for name, value in DIFFERENCES.items() if name in spec.space}
-        wishes.append((inside(spec, paper | searched), False))
-    return wishes[: spec.trials]
+    if isinstance(noises, Range) or DIFFERENCES["noise"] not in noises:
+        return None
+    return inside(spec, _paper(spec) | DIFFERENCES)
+
+
+def _paper(spec: StudySpec) -> dict[str, Any]:
+    return PAPER | {name: getattr(SimpleNetConfig, name) for name in spec.knobs}
 
 
 def read_wish(spec: StudySpec, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -327,7 +327,8 @@ def _spec(
         base = preset_fields(preset.value if preset else STANDARD)
     if {"minutes", "patience"} & set(fields):  # what ends the study is said anew, as a whole
         base |= {"minutes": None, "patience": None}
-    wanted = base | fields
+    knobs = {**base.get("knobs", {}), **fields.get("knobs", {})}  # --search adds to what is searched anyway
+    wanted = base | fields | {"knobs": knobs}
     if "layers" not in wanted:
         backbones = wanted.get("backbones", ("auto",))
         wanted["layers"] = common_layers(workspace.settings, backbones, wanted.get("weights"))

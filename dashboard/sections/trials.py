@@ -126,6 +126,10 @@ def _number(trial: TrialRecord, name: str) -> float | None:
 def _note(trial: TrialRecord) -> str:
     if trial.from_paper:
         return "the paper's settings"
+    if trial.value is not None and not trial.within_limits:
+        return "above the latency limit: it can't win"
+    if trial.known_good:
+        return "known good with this noise"
     first = (trial.error or "").split("\n")[0]
     return first if len(first) <= NOTE_LENGTH else f"{first[: NOTE_LENGTH - 1]}…"
 

@@ -117,7 +117,12 @@ def test_estimate_without_its_backbone_says_what_to_do(simplenet, parts, monkeyp
 def test_study_like_another_begins_with_its_settings(simplenet, queued):
     queued("--preset", "quick", "--search", "patch_size=1,3", "--size", 64)
     spec = queued("--like", 1, "--trials", 5)["spec"]
-    assert (spec["trials"], spec["height"], spec["knobs"]) == (5, 64, {"patch_size": [1, 3]})
+    both = {"noise": ["gaussian", "differences"], "margin": [0.5, 1.0], "patch_size": [1, 3]}
+    assert (spec["trials"], spec["height"], spec["knobs"]) == (5, 64, both)
+    fixed = queued("--like", 1, "--search", "noise=gaussian")["spec"][
+        "knobs"
+    ]  # one value alone is not searched
+    assert fixed == both | {"noise": ["gaussian"]}
     refusal(simplenet("study", "parts", "--like", 9), ExitCode.NOTHING)
 
 

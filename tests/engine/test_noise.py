@@ -28,6 +28,13 @@ def test_mixed_noise_spans_a_quarter_to_four_times_sigma(make_config: MakeConfig
     assert abs(float(plain.std()) - 0.1) < 0.001
 
 
+def test_of_differences_the_strength_alone_is_drawn(make_config: MakeConfig) -> None:
+    config, generator = make_config(noise="differences", noise_std=0.1), seeded()
+    noise = draw_noise(torch.Size((2, 5, 64)), config, generator)
+    assert torch.equal(noise, torch.full((2, 5, 1), 0.1))
+    assert torch.equal(generator.get_state(), seeded().get_state())  # nothing is random but which patches
+
+
 def test_smooth_noise_has_its_sigma_where_a_mask_leaves_it(make_config: MakeConfig) -> None:
     config = make_config(noise="low_frequency", noise_std=0.1)
     noise = draw_noise(torch.Size((1, 64 * 300, 32)), config, seeded(), side=8)

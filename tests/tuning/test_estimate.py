@@ -10,7 +10,7 @@ from storage.workspace import open_workspace
 from tuning import speed
 from tuning.errors import BadSpec
 from tuning.estimate import Estimate, estimate, expected_trials
-from tuning.presets import NOISE, PRESETS, preset_spec
+from tuning.presets import NOISE_AND_MARGIN, PRESETS, preset_spec
 from tuning.spec import StudySpec
 
 
@@ -102,7 +102,7 @@ def test_every_preset_is_a_specification_and_takes_longer_than_the_one_before(wo
     seconds = [estimate(workspace, parts, preset_spec(name, **small)).seconds for name in PRESETS]
     assert list(PRESETS) == ["quick", "standard", "thorough"]
     assert seconds == sorted(seconds)
-    assert preset_spec("standard") == StudySpec(knobs=NOISE)
+    assert preset_spec("standard") == StudySpec(knobs=NOISE_AND_MARGIN)
     assert preset_spec("quick", trials=3).trials == 3
 
 

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import optuna
 import pytest
+from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
+from dashboard import study_trials
 from engine.config import LOSSES
 from storage.records import now
-from tuning import budget, queries, retries, trial_times
+from tuning import budget, plots, queries, retries, trial_times
 from tuning import search as searching
 from tuning.errors import BadSpec
 from tuning.knobs import KNOBS
 from tuning.presets import preset_spec
 from tuning.spec import Pruner, Range, Sampler, StudySpec
 from tuning.trial import TrialResult
-from tuning.wishes import BY_HAND, FROM_STUDY, FROM_TRIAL, ORIGIN, first_wishes, grid, read_wish
+from tuning.wishes import BY_HAND, FROM_STUDY, FROM_TRIAL, ORIGIN, grid, read_wish, second_wish
 
 SMALL = {"layers": ((2,), (2, 3)), "adaptor_depths": (0, 1)}
 LARGE = {"knobs": {"discriminator_lr": {"low": 2e-4, "high": 2e-2}, "members": {"low": 1, "high": 16}}}
@@ -74,34 +76,57 @@ def test_paper_settings_outside_the_space_are_left_to_the_sampler(tmp_path: Path
     assert 0.1 <= trial.params["noise_std"] <= 0.2
 
 
-def test_where_kinds_of_noise_are_compared_the_second_trial_has_the_good_settings_of_differences(
-    tmp_path: Path,
-):
+def test_known_good_settings_of_differences_are_tried_second_and_once(url, run_one):
     spec = preset_spec("standard")
-    search = searching.open_search(f"sqlite:///{tmp_path}/optuna.db", 1, spec)
-    first, second, third = (searching.ask(search, spec) for _ in range(3))
+    search = searching.open_search(url, 1, spec)
+    first = run_one(search, spec)
     assert first.params == searching.PAPER | {"noise": "gaussian", "margin": 0.5}
-    assert first.user_attrs["origin"] == "paper"
-    assert second.params == searching.PAPER | {"noise": "differences", "margin": 1.0, "noise_std": 0.15}
-    assert "origin" not in second.user_attrs
+    search = searching.open_search(url, 1, spec)  # as a worker that goes on after a crash
+    known = searching.PAPER | {"noise": "differences", "margin": 1.0, "noise_std": 0.15}
+    assert searching.ask(search, spec).params == known
+    bury(url, search)  # its worker died
+    assert run_one(search, spec).params == known
+    third = run_one(search, spec)
     assert third.params["noise_std"] not in (0.015, 0.15)  # the sampler's own
+    records = queries.records(search)
+    assert [record.from_paper for record in records] == [True, False, False, False]
+    assert [record.known_good for record in records] == [False, True, True, False]
+
+
+def test_study_that_ends_after_its_first_trial_leaves_nothing_queued(url, run_one):
+    spec = preset_spec("standard", trials=1)
+    search = searching.open_search(url, 1, spec)
+    run_one(search, spec)
+    assert searching.left(search.trials, spec) == 0
+    assert [trial.state for trial in search.trials] == [TrialState.COMPLETE]
+
+
+def test_what_a_person_asks_for_comes_before_what_is_known_to_be_good(url, run_one):
+    spec = preset_spec("standard")
+    run_one(searching.open_search(url, 1, spec), spec)
+    searching.enqueue(url, 1, spec, {"noise_std": 0.02})
+    search = searching.open_search(url, 1, spec)
+    assert run_one(search, spec).params["noise_std"] == 0.02
+    assert run_one(search, spec).user_attrs["origin"] == "known good"
 
 
 @pytest.mark.parametrize(
-    ("changes", "second"),
+    ("changes", "wish"),
     [
+        ({}, None),
         ({"knobs": {"noise": ("gaussian", "scaled")}}, None),
-        ({"knobs": {"noise": ("differences",)}}, None),  # the first has them
-        ({"trials": 1, "knobs": {"noise": ("gaussian", "differences")}}, None),
         (
-            {"noise_std": (0.01, 0.1), "knobs": {"noise": ("gaussian", "differences")}},
-            {"noise": "differences", "layers": "2+3", "adaptor_depth": 1},  # σ is left to the sampler
+            {"knobs": {"noise": ("differences",)}},
+            {"noise": "differences", "noise_std": 0.15, "layers": "2+3", "adaptor_depth": 1},
+        ),
+        (
+            {"noise_std": (0.01, 0.1), "layers": ((2,),), "knobs": {"noise": ("gaussian", "differences")}},
+            {"noise": "differences", "adaptor_depth": 1},  # the rest is left to the sampler
         ),
     ],
 )
-def test_what_is_tried_second_lies_in_the_space_and_the_budget(changes, second):
-    wishes = [wish for wish, _ in first_wishes(StudySpec(**changes))]
-    assert wishes[1:] == ([] if second is None else [second])
+def test_of_what_is_known_to_be_good_only_that_in_the_space_is_asked_for(changes, wish):
+    assert second_wish(StudySpec(**changes)) == wish
 
 
 def test_trial_of_a_dead_worker_is_repeated_twice_and_then_counts_as_failed(tmp_path: Path):
@@ -381,7 +406,15 @@ def test_trial_above_the_latency_limit_is_neither_best_nor_a_new_best(url, run_o
     assert best is not None
     assert best.value == 0.6
     assert budget.fruitless(search.trials, 0.0) == 1
-    assert [record.within_limits for record in queries.records(search)] == [False, True, False]
+    records = queries.records(search)
+    assert [record.within_limits for record in records] == [False, True, False]
+    assert study_trials.best_number(records) == best.number
+    axes = Figure().subplots()
+    plots.draw_curves(axes, records, "F1")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["trial 2, the best"]
+    plots.draw_history(axes := Figure().subplots(), records, "F1")
+    shown = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert shown == {"trial": [[1, 0.9], [2, 0.6], [3, 0.8]], "best so far": [[2, 0.6]]}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
