@@ -24,7 +24,7 @@ from benchmarks import pages
 from benchmarks.measuring import RESULTS, machine, write_json
 from benchmarks.pages import Step
 from benchmarks.serving import chromium
-from storage import studies
+from storage import studies, workers
 from storage.records import StudyState, now
 from storage.settings import Settings
 from storage.workspace import open_workspace
@@ -78,7 +78,7 @@ def build(home: Path, trials: int) -> tuple[int, int]:
         running, ended = (launch_study(workspace, DATASET, StudySpec(trials=trials)) for _ in range(2))
         for study in (running, ended):
             with workspace.session() as session:
-                studies.register_worker(
+                workers.register_worker(
                     session,
                     worker_id=f"w{study.id}",
                     hostname="here",

@@ -1,4 +1,4 @@
-"""Rows of studies, the leases that workers hold on them, and the workers themselves.
+"""Rows of studies, and the leases that workers hold on them.
 
 A study is led by whoever holds its lease: `claim` gives it, `heartbeat` prolongs it, `finish` or `release` ends it,
 and one whose heartbeats stand still can be claimed by another worker, which tells so by its own clock
@@ -20,7 +20,6 @@ from sqlalchemy import (
     SQLColumnExpression,
     and_,
     case,
-    delete,
     exists,
     func,
     literal,
@@ -32,10 +31,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from storage.datasets import get_version, lock_dataset
-from storage.errors import LeaseLost, StudyFinished, StudyNotFound, WorkerNotFound
+from storage.errors import LeaseLost, StudyFinished, StudyNotFound
 from storage.heartbeats import Beat
-from storage.records import Study, StudyState, Wanted, Worker
-from storage.schema import DatasetRow, StudyRow, TrialSlotRow, VersionRow, WorkerRow
+from storage.records import Study, StudyState, Wanted
+from storage.schema import DatasetRow, StudyRow, TrialSlotRow, VersionRow
 
 _FINISHED = [state for state in StudyState if state.finished]
 # Where a study goes that nobody runs, by what is wanted of it.
@@ -414,73 +413,6 @@ def set_wanted(session: Session, study_id: int, wanted: Wanted, now: datetime) -
     return study_of(row)
 
 
-def register_worker(
-    session: Session,
-    *,
-    worker_id: str,
-    hostname: str,
-    pid: int,
-    device: str,
-    now: datetime,
-    threads: int | None = None,
-) -> Worker:
-    """Add a worker to the list; one of the same id is replaced.
-
-    Args:
-        threads: of the processor that its training uses.
-    """
-    row = session.merge(
-        WorkerRow(
-            id=worker_id,
-            hostname=hostname,
-            pid=pid,
-            device=device,
-            started_at=now,
-            heartbeat_at=now,
-            study_id=None,
-            threads=threads,
-            trial_number=None,
-        )
-    )
-    session.flush()
-    return _worker(row)
-
-
-def beat_worker(
-    session: Session, *, worker_id: str, study_id: int | None, trial_number: int | None = None, now: datetime
-) -> Worker:
-    """Record that a worker lives, and what it works on.
-
-    Raises:
-        WorkerNotFound: it isn't in the list, perhaps removed because it was silent for long.
-    """
-    row = session.scalar(
-        update(WorkerRow)
-        .where(WorkerRow.id == worker_id)
-        .values(heartbeat_at=now, study_id=study_id, trial_number=trial_number)
-        .returning(WorkerRow),
-        execution_options={"synchronize_session": False, "populate_existing": True},
-    )
-    if row is None:
-        raise WorkerNotFound(f"Worker '{worker_id}' is not in the list of workers. Register it again.")
-    return _worker(row)
-
-
-def list_workers(session: Session, *, alive_since: datetime | None = None) -> list[Worker]:
-    """All workers, or those that gave a sign of life since; the longest running first."""
-    query = select(WorkerRow).order_by(WorkerRow.started_at, WorkerRow.id)
-    if alive_since is not None:
-        query = query.where(WorkerRow.heartbeat_at >= alive_since)
-    return [_worker(row) for row in session.scalars(query, execution_options={"populate_existing": True})]
-
-
-def remove_worker(session: Session, *, worker_id: str) -> None:
-    """Take a worker off the list; nothing happens when it isn't there."""
-    session.execute(
-        delete(WorkerRow).where(WorkerRow.id == worker_id), execution_options={"synchronize_session": False}
-    )
-
-
 def _rest_values(wanted: SQLColumnExpression[Wanted], now: datetime) -> dict[str, Any]:
     """What the columns of a study become that nobody runs any more."""
     state = StudyRow.state.type
@@ -561,18 +493,4 @@ def study_of(row: StudyRow) -> Study:
         progress=row.progress,
         priority=row.priority,
         archived_at=row.archived_at,
-    )
-
-
-def _worker(row: WorkerRow) -> Worker:
-    return Worker(
-        id=row.id,
-        hostname=row.hostname,
-        pid=row.pid,
-        device=row.device,
-        started_at=row.started_at,
-        heartbeat_at=row.heartbeat_at,
-        study_id=row.study_id,
-        threads=row.threads,
-        trial_number=row.trial_number,
     )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
-from storage import slots, studies
+from storage import slots, studies, workers
 from storage.errors import DatabaseUnavailable, LeaseLost, StorageError
 from storage.heartbeats import Watch
 from storage.records import Study, StudyState, TrialSlot, Wanted, now
@@ -224,7 +224,7 @@ class Lease:
             self.watch.see([*studies.study_beats(session), *slots.slot_beats(session)])
         self._hear()
         with self.workspace.session() as session:
-            studies.beat_worker(
+            workers.beat_worker(
                 session,
                 worker_id=self.worker_id,
                 study_id=self.study.id,

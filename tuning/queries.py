@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
-from storage import studies
+from storage import studies, workers
 from storage.errors import DatabaseUnavailable
 from storage.records import Study, Worker, now
 from storage.settings import Settings
@@ -173,7 +173,7 @@ def live_workers(workspace: Workspace) -> list[Worker]:
     """Workers that were heard of within the last half minute."""
     with workspace.session() as session:
         moment = studies.common_clock(session, now())
-        return studies.list_workers(session, alive_since=moment - timedelta(seconds=ALIVE_SECONDS))
+        return workers.list_workers(session, alive_since=moment - timedelta(seconds=ALIVE_SECONDS))
 
 
 def common_now(workspace: Workspace) -> datetime:

@@ -14,7 +14,7 @@ import torch
 
 from engine.devices import resolve_device
 from engine.errors import EngineError
-from storage import slots, studies
+from storage import slots, studies, workers
 from storage.errors import (
     BlobsUnavailable,
     DatabaseUnavailable,
@@ -140,7 +140,7 @@ def run_worker(
             _serve(worker, study_id, once)
         finally:
             with workspace.session() as session:
-                studies.remove_worker(session, worker_id=worker_id)
+                workers.remove_worker(session, worker_id=worker_id)
 
 
 def _serve(worker: _Worker, study_id: int | None, once: bool) -> None:
@@ -214,14 +214,14 @@ def _beat(worker: _Worker) -> None:
     try:
         with worker.workspace.session() as session:
             moment = studies.common_clock(session, now())
-            studies.beat_worker(session, worker_id=worker.worker_id, study_id=None, now=moment)
+            workers.beat_worker(session, worker_id=worker.worker_id, study_id=None, now=moment)
     except WorkerNotFound:
         _register(worker)
 
 
 def _register(worker: _Worker) -> None:
     with worker.workspace.session() as session:
-        studies.register_worker(
+        workers.register_worker(
             session,
             worker_id=worker.worker_id,
             hostname=worker.place,

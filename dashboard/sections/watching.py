@@ -15,7 +15,7 @@ from dashboard.components import look, study_menu
 from dashboard.sections import mattering, trials
 from dashboard.session import workspace
 from dashboard.views import HEATMAPS, MODELS
-from storage import models, slots, studies
+from storage import models, slots, studies, workers
 from storage.records import Model, Study, StudyState, TrialSlot, Wanted, Worker
 from tuning import queries
 from tuning.queries import TrialRecord
@@ -77,11 +77,11 @@ def _running(study: Study) -> None:
     """A bar for each trial that runs now, with its worker and device."""
     with workspace().session() as session:
         taken = [slot for slot in slots.list_slots(session, study.id) if slot.worker_id is not None]
-        workers = {worker.id: worker for worker in studies.list_workers(session)}
+        known = {worker.id: worker for worker in workers.list_workers(session)}
     for slot in taken:
-        st.progress(_fraction(slot), text=wording.plain(_running_line(slot, workers)))
-    if not taken and study.worker_id in workers:
-        worker = workers[study.worker_id]
+        st.progress(_fraction(slot), text=wording.plain(_running_line(slot, known)))
+    if not taken and study.worker_id in known:
+        worker = known[study.worker_id]
         st.caption(
             wording.plain(
                 f"Worker {worker.id} on {study_trials.device_of(worker)}, {following.status_line(study)}"
@@ -94,13 +94,13 @@ def _running(study: Study) -> None:
         )
 
 
-def _running_line(slot: TrialSlot, workers: dict[str, Worker]) -> str:
+def _running_line(slot: TrialSlot, known: dict[str, Worker]) -> str:
     """'trial 7: epoch 3 of 10 · worker host-4711-ab12cd on cpu, 2 threads'."""
     progress = slot.progress
     number = "next trial" if slot.trial_number is None else f"trial {slot.trial_number + 1}"
     epochs = progress.get("epochs")
     step = f"epoch {progress.get('epoch', 0)} of {epochs}" if epochs else "preparing"
-    worker = workers.get(slot.worker_id or "")
+    worker = known.get(slot.worker_id or "")
     where = f" on {study_trials.device_of(worker)}" if worker else ""
     return f"{number}: {step} · worker {slot.worker_id}{where}"
 

@@ -5,7 +5,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.sections.mattering import SECTIONS
 from engine.config import SimpleNetConfig
-from storage import slots, studies
+from storage import slots, studies, workers
 from storage.records import Study, now
 from storage.settings import Settings
 from storage.workspace import Workspace, open_workspace
@@ -36,7 +36,7 @@ def _running(workspace: Workspace, **spec) -> Study:
     """A study that worker `w` has."""
     study = launch_study(workspace, "parts", StudySpec(**{"trials": 20, **spec}))
     with workspace.session() as session:
-        studies.register_worker(
+        workers.register_worker(
             session, worker_id="w", hostname="h", pid=1, device="cpu", threads=2, now=now()
         )
         studies.claim(session, worker_id="w", now=now(), lease_seconds=600)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dashboard.following import orphaned
-from storage import studies
+from storage import workers
 from storage.records import StudyState, now
 from tuning import queries
 from tuning.commands import launch_study
@@ -68,7 +68,7 @@ def test_worker_whose_clock_differs_from_the_viewers_is_seen_alive(
         thread.join(60)
     moment = queries.common_now(shared_workspace)
     with shared_workspace.session() as session:  # a worker that is dead is seen as that
-        studies.register_worker(
+        workers.register_worker(
             session,
             worker_id="dead",
             hostname="h",

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from storage import slots, studies
+from storage import slots, workers
 from storage.records import StudyState
 from tests.faults.conftest import HEARTBEAT_SECONDS, LEASE_SECONDS
 from tuning.commands import launch_study
@@ -45,7 +45,7 @@ def open_runs(workspace, study, state_of):
 
 def workers_of(workspace):
     with workspace.session() as session:
-        return studies.list_workers(session)
+        return workers.list_workers(session)
 
 
 @pytest.fixture

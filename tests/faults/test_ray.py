@@ -10,7 +10,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from storage import slots, studies
+from storage import slots, workers
 from storage.records import StudyState
 from storage.settings import PREFIX
 from tuning.commands import launch_study
@@ -159,7 +159,7 @@ def test_stopped_command_gives_the_study_back_at_once(
     assert state_of(installation, study).state is StudyState.QUEUED
     with installation.session() as session:
         assert [slot.worker_id for slot in slots.list_slots(session, study.id)] == [None]
-        assert studies.list_workers(session) == []
+        assert workers.list_workers(session) == []
 
 
 def test_worker_and_actor_that_are_killed_come_back(installation, cluster, start_command, wait_for):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from storage import studies
 from storage.database import create_database, session
 from storage.datasets import create_version
-from storage.errors import LeaseLost, StudyFinished, StudyNotFound, VersionNotFound, WorkerNotFound
+from storage.errors import LeaseLost, StudyFinished, StudyNotFound, VersionNotFound
 from storage.heartbeats import Beat, Watch
 from storage.records import DatasetVersion, Label, NewImage, Role, Study, StudyState, Wanted
 from storage.schema import Base
@@ -456,35 +456,6 @@ def test_unknown_study_is_refused(engine: Engine) -> None:
             studies.heartbeat(
                 opened, study_id=404, worker_id="w1", attempt=1, now=START, lease_seconds=LEASE_SECONDS
             )
-
-
-def test_workers_come_give_signs_of_life_and_go(engine: Engine, make_study: Callable[..., Study]) -> None:
-    study = make_study()
-    with session(engine) as opened:
-        for number in (1, 2):
-            studies.register_worker(
-                opened, worker_id=f"w{number}", hostname="gpu", pid=number, device="cpu", now=after(number)
-            )
-        beaten = studies.beat_worker(opened, worker_id="w1", study_id=study.id, now=after(100))
-    assert (beaten.heartbeat_at, beaten.study_id, beaten.started_at) == (after(100), study.id, after(1))
-    with session(engine) as opened:
-        assert [worker.id for worker in studies.list_workers(opened)] == ["w1", "w2"]
-        assert studies.list_workers(opened, alive_since=after(50)) == [beaten]
-        studies.remove_worker(opened, worker_id="w1")
-        studies.remove_worker(opened, worker_id="w1")
-        assert [worker.id for worker in studies.list_workers(opened)] == ["w2"]
-        with pytest.raises(WorkerNotFound, match="'w1'"):
-            studies.beat_worker(opened, worker_id="w1", study_id=None, now=after(101))
-
-
-def test_worker_that_registers_again_is_replaced(engine: Engine) -> None:
-    for pid in (1, 2):
-        with session(engine) as opened:
-            studies.register_worker(
-                opened, worker_id="w", hostname="gpu", pid=pid, device="cuda:0", now=after(pid)
-            )
-    with session(engine) as opened:
-        assert [(worker.pid, worker.started_at) for worker in studies.list_workers(opened)] == [(2, after(2))]
 
 
 def test_eight_processes_never_claim_a_study_twice(

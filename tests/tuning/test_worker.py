@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from storage import studies
+from storage import workers
 from storage.errors import StudyNotFound
 from tuning.worker import device_name, run_worker, worker_name
 
@@ -22,7 +22,7 @@ def registered(workspace, **keywords):
         deadline = time.monotonic() + 30
         while True:
             with workspace.session() as session:
-                rows = studies.list_workers(session)
+                rows = workers.list_workers(session)
             if rows:
                 return rows[0]
             assert time.monotonic() < deadline, "no worker came"
@@ -55,7 +55,7 @@ def test_worker_for_a_study_that_there_is_not_ends_and_says_so(workspace):
     finally:
         timer.cancel()
     with workspace.session() as session:
-        assert studies.list_workers(session) == []
+        assert workers.list_workers(session) == []
 
 
 @pytest.mark.parametrize(
