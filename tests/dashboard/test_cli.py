@@ -639,7 +639,12 @@ def test_further_settings_are_searched(
     options = ["--search", "patch_size=1,3", "--search", "adaptor_residual=true", "--search", "margin=0.25,1"]
     answer = simplenet("study", "parts", "--detach", "--json", *options)
     knobs = json.loads(answer.stdout)["spec"]["knobs"]
-    assert knobs == {"patch_size": [1, 3], "adaptor_residual": [True], "margin": [0.25, 1]}
+    assert knobs == {
+        "noise": ["gaussian", "differences"],  # the preset's
+        "patch_size": [1, 3],
+        "adaptor_residual": [True],
+        "margin": [0.25, 1],
+    }
 
 
 @pytest.mark.slow
