@@ -50,4 +50,9 @@ def seconds(trial: FrozenTrial) -> float | None:
 def ended(trial: FrozenTrial) -> datetime | None:
     """When a trial ended, in UTC; None where it has not, or never began."""
     start, took = began(trial), seconds(trial)
-    return None if start is None or took is None else start + timedelta(seconds=took)
+    if start is None or took is None:
+        return None
+    if SECONDS not in trial.user_attrs and trial.datetime_complete is not None:
+        # Optuna's duration counts from before the beginning that is noted: trials would change places by it.
+        return trial.datetime_complete.astimezone(UTC)
+    return start + timedelta(seconds=took)
