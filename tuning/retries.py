@@ -4,6 +4,7 @@ Optuna's trials are told apart by their number; one that is lost stays as it is,
 new one.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -90,7 +91,9 @@ def running(search: optuna.Study) -> list[FrozenTrial]:
 
 def tell(search: optuna.Study, number: int, *, value: float | None = None, state: TrialState) -> None:
     """Tell how a trial ended; nothing happens where that was told before, perhaps by a call whose answer got lost."""
-    if not _trial(search, number).state.is_finished():
+    if _trial(search, number).state.is_finished():
+        return
+    with suppress(UpdateFinishedTrialError):  # by somebody else, this moment
         search.tell(number, values=value, state=state, skip_if_finished=True)
 
 
@@ -99,7 +102,7 @@ def _trial(search: optuna.Study, number: int) -> FrozenTrial:
 
 
 def _lose(url: str, search: optuna.Study, trial: FrozenTrial, attribute: str, reason: str) -> bool:
-    """Fail a trial; answers False where it has ended otherwise meanwhile."""
+    """Fail a trial; answers False where somebody else has ended it, this moment perhaps."""
     storage = open_storage(url)
     study_id = storage.get_study_id_from_name(search.study_name)
     trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
@@ -107,9 +110,9 @@ def _lose(url: str, search: optuna.Study, trial: FrozenTrial, attribute: str, re
         storage.set_trial_user_attr(trial_id, attribute, reason)
         if trial.state is TrialState.WAITING:  # Optuna ends only what has begun
             storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
     except UpdateFinishedTrialError:
         return False
-    tell(search, trial.number, state=TrialState.FAIL)
     return True
 
 
