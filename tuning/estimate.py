@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from engine.config import SimpleNetConfig
 from engine.devices import resolve_device
 from engine.errors import EngineError
+from engine.geometry import MIRRORS
 from storage import datasets, studies
 from storage.records import DatasetVersion, Role
 from storage.workspace import Workspace
@@ -65,7 +66,8 @@ def estimate(
     # Where nothing is labelled anomalous, every normal picture gets a twin with a planted defect.
     held_out = 1 if version.has_defects else 2
     validation, test = held_out * count[Role.VALIDATION], held_out * count[Role.TEST]
-    seen = count[Role.TRAIN] + count[Role.CALIBRATION] + validation
+    turned = {way for mirror in spec.mirrors for way in MIRRORS[mirror]}
+    seen = count[Role.TRAIN] * (1 + len(turned)) + count[Role.CALIBRATION] + validation
     past = _past_seconds(workspace, version, spec)
     one = (
         fmean(past) * _work(spec)

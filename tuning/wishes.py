@@ -15,7 +15,7 @@ from tuning.spec import Range, StudySpec, Values
 PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
 """The settings of SimpleNet, Liu et al., CVPR 2023, section 4.1: the first configuration that every study tries."""
 
-DIFFERENCES = {"noise": "differences", "noise_std": 0.15, "margin": 1.0}
+DIFFERENCES = {"noise": "differences", "noise_std": 0.15, "margin": 1.0, "mirror": "both"}
 """What differs from the paper's settings in the configuration tried second where this kind of noise is searched: the
 middle of a wide range of σ that is good on patches of many kinds, such as a texture's; docs/log.md has the figures."""
 

@@ -45,6 +45,7 @@ def show(version: DatasetVersion, base: StudySpec | None = None) -> StudySpec | 
     with head:
         begun = _begin(version, chosen, base)
         objective = _objective(version, begun.spec, begun.key)
+        study_space.ask_turned_over(begun.spec, begun.key)
     try:
         fields = {"objective": objective, **_ask(chosen, begun)}
         spec = replace(begun.spec, **fields)

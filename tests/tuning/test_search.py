@@ -18,7 +18,7 @@ from tuning import budget, plots, queries, retries, trial_times
 from tuning import search as searching
 from tuning.errors import BadSpec
 from tuning.knobs import KNOBS
-from tuning.presets import preset_spec
+from tuning.presets import TURNED_OVER, preset_spec
 from tuning.spec import Pruner, Range, Sampler, StudySpec
 from tuning.trial import TrialResult
 from tuning.wishes import BY_HAND, FROM_STUDY, FROM_TRIAL, ORIGIN, grid, read_wish, second_wish
@@ -122,6 +122,10 @@ def test_what_a_person_asks_for_comes_before_what_is_known_to_be_good(url, run_o
         (
             {"noise_std": (0.01, 0.1), "layers": ((2,),), "knobs": {"noise": ("gaussian", "differences")}},
             {"noise": "differences", "adaptor_depth": 1},  # the rest is left to the sampler
+        ),
+        (
+            {"layers": ((2,),), "knobs": {"noise": ("differences",), **TURNED_OVER}},
+            {"noise": "differences", "noise_std": 0.15, "adaptor_depth": 1, "mirror": "both"},
         ),
     ],
 )
