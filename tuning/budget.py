@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.records import now as present
 from tuning import trial_times
 from tuning.spec import MAX_TRIALS, Sampler, StudySpec
-from tuning.wishes import BY_HAND, FROM_STUDY, LOST, ORIGIN, configuration, grid
+from tuning.wishes import BY_HAND, FROM_STUDY, ORIGIN, configuration, given_up, grid
 
 _TRIED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -21,7 +21,7 @@ def own(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 def counted(trials: Iterable[FrozenTrial]) -> int:
     """How many trials of the budget are used up: all of its own that ended but those given up unfinished."""
-    return sum(trial.state.is_finished() and LOST not in trial.user_attrs for trial in own(trials))
+    return sum(trial.state.is_finished() and not given_up(trial) for trial in own(trials))
 
 
 def best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
@@ -107,7 +107,7 @@ def seconds_searched(trials: Iterable[FrozenTrial], now: datetime | None = None)
     spans = sorted(
         (began, trial_times.ended(trial) or now)
         for trial in own(trials)
-        if LOST not in trial.user_attrs and (began := trial_times.began(trial)) is not None
+        if not given_up(trial) and (began := trial_times.began(trial)) is not None
     )
     seconds, until = 0.0, datetime.min.replace(tzinfo=UTC)
     for start, end in spans:
@@ -138,7 +138,7 @@ def so_far(trials: Sequence[FrozenTrial], spec: StudySpec, now: datetime | None 
 
 def _under_way(trials: Sequence[FrozenTrial], now: datetime) -> float:
     """How many trials' worth of work those hold that run now, by the mean time of those that ended."""
-    ended = [trial for trial in own(trials) if trial.state.is_finished() and LOST not in trial.user_attrs]
+    ended = [trial for trial in own(trials) if trial.state.is_finished() and not given_up(trial)]
     mean = sum(seconds_searched([trial], now) for trial in ended) / len(ended) if ended else 0.0
     if mean <= 0:
         return 0.0
@@ -184,6 +184,6 @@ def untried(trials: Iterable[FrozenTrial], spec: StudySpec) -> list[dict[str, ob
     had = {
         tuple(known[name] for name in names)
         for trial in trials
-        if LOST not in trial.user_attrs and set(known := configuration(trial)) >= set(names)
+        if not given_up(trial) and set(known := configuration(trial)) >= set(names)
     }
     return [point for point in grid(spec) if tuple(point[name] for name in names) not in had]

@@ -20,9 +20,6 @@ class Preset:
 # Which kind of noise suits depends on the part; docs/log.md has the figures of three data sets.
 NOISE_AND_MARGIN: Mapping[str, tuple[Any, ...]] = {"noise": ("gaussian", "differences"), "margin": (0.5, 1.0)}
 
-# What is searched as well where good parts may lie turned over. A study can't know, so no preset does it unasked.
-TURNED_OVER: Mapping[str, tuple[Any, ...]] = {"mirror": ("none", "both")}
-
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "quick": Preset(

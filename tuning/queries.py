@@ -22,8 +22,8 @@ from storage.workspace import Workspace
 from tuning import trial_times
 from tuning.budget import best, feasible, own
 from tuning.insight import Importance, Method, importance
-from tuning.search import LOST, open_storage, study_name
-from tuning.wishes import KNOWN, ORIGIN, PAPERS
+from tuning.search import open_storage, study_name
+from tuning.wishes import ERROR, KNOWN, LOST, ORIGIN, PAPERS, given_up
 
 ALIVE_SECONDS = 30.0  # a worker without a heartbeat for so long counts as gone
 
@@ -199,7 +199,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     attrs = trial.user_attrs
     return TrialRecord(
         number=trial.number,
-        state=INTERRUPTED if LOST in attrs else _STATES[trial.state],
+        state=INTERRUPTED if given_up(trial) else _STATES[trial.state],
         value=trial.value if trial.state is TrialState.COMPLETE else None,
         params=dict(trial.params),
         intermediate=dict(trial.intermediate_values),
@@ -208,7 +208,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         started_at=trial_times.began(trial),
         duration_seconds=trial_times.seconds(trial),
         run_id=attrs.get("run_id"),
-        error=attrs.get("error", attrs.get(LOST)),
+        error=attrs.get(ERROR, attrs.get(LOST)) if trial.state is TrialState.FAIL else None,
         from_paper=attrs.get(ORIGIN) == PAPERS,
         known_good=attrs.get(ORIGIN) == KNOWN,
         calibration=attrs.get("calibration", {}),

@@ -12,7 +12,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning.search import RETRIES, open_storage, out_of_reach, study_name
-from tuning.wishes import ERROR, LOST, ORIGIN, RETRY_OF, configuration
+from tuning.wishes import ERROR, LOST, ORIGIN, RETRY_OF, configuration, given_up
 
 SMALLER = "batches_divided_by"  # user attribute of a trial: memory ran out under its configuration before
 _KEPT = (ORIGIN, SMALLER, RETRY_OF)  # what a configuration that is put back keeps of the trial that had it
@@ -41,13 +41,13 @@ def try_again(url: str, search: optuna.Study, number: int, reason: str, **marks:
     """
     trial = _trial(search, number)
     if trial.state.is_finished():
-        return LOST in trial.user_attrs
+        return given_up(trial)
     again = _retries(search, trial) < RETRIES
-    if again and _lose(url, search, trial, LOST, reason):
+    if not _lose(url, search, trial, LOST if again else ERROR, reason):
+        return given_up(_trial(search, number))
+    if again:
         kept = {name: trial.user_attrs[name] for name in _KEPT if name in trial.user_attrs}
         search.enqueue_trial(configuration(trial), user_attrs={**kept, **marks, RETRY_OF: number})
-    if not again:
-        _lose(url, search, trial, ERROR, reason)
     return again
 
 
@@ -75,13 +75,12 @@ def give_up(url: str, study_id: int, reason: str, *, waiting: bool) -> list[str]
     try:
         search = optuna.load_study(storage=open_storage(url), study_name=study_name(study_id))
         left = search.get_trials(deepcopy=False, states=states)
-        for trial in left:
-            _lose(url, search, trial, LOST, reason)
+        lost = [trial for trial in left if _lose(url, search, trial, LOST, reason)]
     except KeyError:  # it never began
         return []
     except StorageInternalError as error:
         raise out_of_reach(error) from error
-    return [trial.user_attrs["run_id"] for trial in left if "run_id" in trial.user_attrs]
+    return [trial.user_attrs["run_id"] for trial in lost if "run_id" in trial.user_attrs]
 
 
 def running(search: optuna.Study) -> list[FrozenTrial]:
@@ -102,7 +101,11 @@ def _trial(search: optuna.Study, number: int) -> FrozenTrial:
 
 
 def _lose(url: str, search: optuna.Study, trial: FrozenTrial, attribute: str, reason: str) -> bool:
-    """Fail a trial; answers False where somebody else has ended it, this moment perhaps."""
+    """Fail a trial; answers False where somebody else has ended it, this moment perhaps.
+
+    Of two that try in one moment one is answered True on PostgreSQL. SQLite locks no rows; there both may be, but one
+    worker at a time has a study.
+    """
     storage = open_storage(url)
     study_id = storage.get_study_id_from_name(search.study_name)
     trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)

@@ -26,7 +26,6 @@ from tuning.wishes import (
     FROM_STUDY,
     FROM_TRIAL,
     KNOWN,
-    LOST,
     ORIGIN,
     PAPER,
     PAPERS,
@@ -39,7 +38,7 @@ from tuning.wishes import (
 if TYPE_CHECKING:
     from tuning.trial import Findings
 
-__all__ = ["ERROR", "LOST", "PAPER", "RETRY_OF", "best", "counted", "left", "why_no_best"]
+__all__ = ["ERROR", "PAPER", "RETRY_OF", "best", "counted", "left", "why_no_best"]
 
 RETRIES = 2  # times a trial is tried again whose worker died under it
 WARMUP_EPOCHS = 3  # no trial is pruned before

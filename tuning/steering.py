@@ -14,7 +14,7 @@ from tuning.commands import launch_study
 from tuning.errors import BadSpec
 from tuning.narrowing import narrowed
 from tuning.spec import Sampler, StudySpec
-from tuning.wishes import LOST, configuration, read_wish
+from tuning.wishes import configuration, given_up, read_wish
 
 
 def add_trials(workspace: Workspace, study_id: int, count: int) -> Study:
@@ -76,7 +76,7 @@ def enqueue(workspace: Workspace, study_id: int, wanted: Mapping[str, Any]) -> t
     wish = read_wish(spec, wanted)
     url = workspace.settings.optuna_url
     for trial in own(searching.trials_of(url, study_id)):
-        if LOST not in trial.user_attrs and set(wish) == set(spec.space) and configuration(trial) == wish:
+        if not given_up(trial) and set(wish) == set(spec.space) and configuration(trial) == wish:
             raise BadSpec(
                 f"This configuration is trial {trial.number + 1} of study '{study.name}' ({study_id}) already; trained "
                 "again it gives the same. Change a value."

@@ -33,7 +33,7 @@ from tuning.heads import head_folder
 from tuning.lease import TrialTaken, WorkerStopping
 from tuning.spec import StudySpec
 from tuning.trial import trial_config
-from tuning.wishes import SURPRISE
+from tuning.wishes import SURPRISE, given_up
 
 logger = logging.getLogger(__name__)
 
@@ -242,9 +242,7 @@ def _refuse_to_go_on_in_vain(trials: list[FrozenTrial]) -> None:
     Raises:
         AlwaysFails: so it is.
     """
-    ended = [
-        trial for trial in own(trials) if trial.state.is_finished() and searching.LOST not in trial.user_attrs
-    ]
+    ended = [trial for trial in own(trials) if trial.state.is_finished() and not given_up(trial)]
     last = ended[-SURPRISES:]
     kinds = {trial.user_attrs.get(SURPRISE) for trial in last}
     completed = any(trial.state is TrialState.COMPLETE for trial in ended)

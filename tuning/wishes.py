@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from engine.config import SimpleNetConfig
 from tuning.errors import BadSpec
@@ -15,12 +15,12 @@ from tuning.spec import Range, StudySpec, Values
 PAPER = {"noise_std": 0.015, "layers": "2+3", "adaptor_depth": 1}
 """The settings of SimpleNet, Liu et al., CVPR 2023, section 4.1: the first configuration that every study tries."""
 
-DIFFERENCES = {"noise": "differences", "noise_std": 0.15, "margin": 1.0, "mirror": "both"}
+DIFFERENCES = {"noise": "differences", "noise_std": 0.15, "margin": 1.0}
 """What differs from the paper's settings in the configuration tried second where this kind of noise is searched: the
 middle of a wide range of σ that is good on patches of many kinds, such as a texture's; docs/log.md has the figures."""
 
 # User attributes of a trial.
-LOST = "lost"  # why it was given up unfinished; it does not count against the budget
+LOST = "lost"  # why it was given up unfinished; `given_up` says whether it was
 ERROR = "error"  # why it failed
 SURPRISE = "surprise"  # kind of the error where nobody foresaw it
 RETRY_OF = "retry_of"  # number of the lost trial that this one repeats
@@ -28,6 +28,11 @@ ORIGIN = "origin"  # who asked for it, if not the sampler: one of the next three
 PAPERS, KNOWN, BY_HAND = "paper", "known good", "by hand"
 FROM_STUDY = "from_study"  # number of the study that ran it; it came along as knowledge and counts nowhere
 FROM_TRIAL = "from_trial"  # its number there
+
+
+def given_up(trial: FrozenTrial) -> bool:
+    """Whether a trial was given up unfinished; one that ended in the same moment after all was not."""
+    return trial.state is TrialState.FAIL and LOST in trial.user_attrs
 
 
 def configuration(trial: FrozenTrial) -> dict[str, Any]:
@@ -118,6 +123,7 @@ def taken_over(trial: FrozenTrial, spec: StudySpec) -> dict[str, Any] | None:
     if config is None:
         return None
     had = {
+        **{name: getattr(SimpleNetConfig, name) for name in KNOBS},  # for settings younger than that trial
         **config,
         "layers": "+".join(map(str, config["layers"])),
         "backbone": trial.params.get("backbone", config["backbone"]),

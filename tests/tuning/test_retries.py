@@ -9,7 +9,9 @@ from optuna.trial import TrialState
 
 from tests.postgres import running_postgres
 from tuning import retries
+from tuning.budget import counted
 from tuning.search import open_storage
+from tuning.wishes import LOST, RETRY_OF
 
 pytestmark = pytest.mark.postgres
 TRIALS = 30  # without the mend about one in two of them raises
@@ -56,6 +58,17 @@ def test_trial_that_two_give_up_at_once_is_given_up_by_one(url, search, at_once)
         assert search.trials[number].state is TrialState.FAIL
 
 
+def test_trial_that_completes_while_it_is_given_up_has_completed(url, search):
+    trial = search.ask()
+    trial.set_user_attr(
+        LOST, "the worker died during this trial"
+    )  # and in this moment the worker tells its value
+    search.tell(trial, 0.5)
+    assert counted(search.trials) == 1
+    assert not retries.try_again(url, search, trial.number, "the worker died during this trial")
+    assert search.get_trials(states=(TrialState.WAITING,)) == []
+
+
 def test_trial_that_is_told_while_it_is_given_up_ends_once(url, search, at_once):
     for _ in range(TRIALS):
         number = search.ask().number
@@ -64,3 +77,15 @@ def test_trial_that_is_told_while_it_is_given_up_ends_once(url, search, at_once)
             lambda number=number: retries.lose(url, search, number, "cancelled"),
         )
         assert search.trials[number].state is (TrialState.FAIL if given else TrialState.COMPLETE)
+    completed = [trial for trial in search.trials if trial.state is TrialState.COMPLETE]
+    assert counted(search.trials) == len(completed)  # one that was told counts, whatever the other wrote
+
+
+def test_trial_that_two_find_dead_at_once_is_tried_again_once(url, search, at_once):
+    for _ in range(TRIALS):
+        number = search.ask().number
+        again = at_once(*[lambda number=number: retries.try_again(url, search, number, "it died")] * 2)
+        assert again == [True, True]
+        waiting = search.get_trials(states=(TrialState.WAITING,))
+        assert [trial.user_attrs[RETRY_OF] for trial in waiting] == [number]
+        search.tell(search.ask(), 0.5)

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 from dashboard import study_trials
-from engine.config import LOSSES
+from engine.config import LOSSES, SimpleNetConfig
 from storage.records import now
 from tuning import budget, plots, queries, retries, trial_times
 from tuning import search as searching
 from tuning.errors import BadSpec
 from tuning.knobs import KNOBS
-from tuning.presets import TURNED_OVER, preset_spec
+from tuning.presets import preset_spec
 from tuning.spec import Pruner, Range, Sampler, StudySpec
 from tuning.trial import TrialResult
-from tuning.wishes import BY_HAND, FROM_STUDY, FROM_TRIAL, ORIGIN, grid, read_wish, second_wish
+from tuning.wishes import BY_HAND, FROM_STUDY, FROM_TRIAL, ORIGIN, grid, read_wish, second_wish, taken_over
 
 SMALL = {"layers": ((2,), (2, 3)), "adaptor_depths": (0, 1)}
 LARGE = {"knobs": {"discriminator_lr": {"low": 2e-4, "high": 2e-2}, "members": {"low": 1, "high": 16}}}
@@ -122,10 +122,6 @@ def test_what_a_person_asks_for_comes_before_what_is_known_to_be_good(url, run_o
         (
             {"noise_std": (0.01, 0.1), "layers": ((2,),), "knobs": {"noise": ("gaussian", "differences")}},
             {"noise": "differences", "adaptor_depth": 1},  # the rest is left to the sampler
-        ),
-        (
-            {"layers": ((2,),), "knobs": {"noise": ("differences",), **TURNED_OVER}},
-            {"noise": "differences", "noise_std": 0.15, "adaptor_depth": 1, "mirror": "both"},
         ),
     ],
 )
@@ -502,6 +498,17 @@ def test_study_that_follows_another_starts_from_its_trials_inside_the_space(url,
     assert best is not None
     assert best.value == 0.01  # only what the study ran itself can become its model
     assert budget.seconds_searched(search.trials) < 60
+
+
+def test_trial_that_is_older_than_a_setting_is_taken_over_with_its_default():
+    config = SimpleNetConfig(noise_std=0.05, layers=(2,), adaptor_depth=0).to_json()
+    del config["mirror"]
+    trial = optuna.trial.create_trial(value=0.5, user_attrs={"config": config})
+    known = {"noise_std": 0.05, "layers": "2", "adaptor_depth": 0}
+    assert taken_over(trial, StudySpec(**SMALL)) == known
+    assert taken_over(trial, StudySpec(**SMALL, knobs={"mirror": ("none", "both")})) == known | {
+        "mirror": "none"
+    }
 
 
 def test_study_that_follows_a_follower_knows_where_trials_come_from(url, run_to_the_end):
