@@ -36,7 +36,7 @@ from tuning import candidates
 from tuning.backbones import offered_layers
 from tuning.commands import ingest_folder, launch_study
 from tuning.paper_protocol import LabelledPicture, paper_protocol
-from tuning.presets import PRESETS, STANDARD, TURNED_OVER, preset_fields, preset_spec
+from tuning.presets import PRESETS, STANDARD, preset_spec
 from tuning.spec import StudySpec
 from tuning.versions import save_edits
 from tuning.worker import run_worker
@@ -61,9 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder in the MVTec layout, with defects")
     add_backbone_options(parser)
     parser.add_argument("--preset", choices=PRESETS, default=STANDARD, help=f"default: {STANDARD}")
-    parser.add_argument(
-        "--turned-over", action="store_true", help="the parts are as good turned over: search that as well"
-    )
     parser.add_argument("--seeds", type=int, default=3, help="studies, with seeds 0, 1, …; default: 3")
     parser.add_argument("--trials", type=int, help="instead of the preset's")
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
@@ -94,7 +91,6 @@ def measure(folder: Path, backbone: Backbone, options: argparse.Namespace, seed:
     try:
         ingest_folder(workspace, options.data, DATASET)
         given = {"trials": options.trials, "epochs": options.epochs}
-        knobs = preset_fields(options.preset)["knobs"] | (TURNED_OVER if options.turned_over else {})
         spec = preset_spec(
             options.preset,
             seed=seed,
@@ -103,7 +99,6 @@ def measure(folder: Path, backbone: Backbone, options: argparse.Namespace, seed:
             backbones=(backbone.name,),
             weights=str(backbone.weights),
             layers=offered_layers(workspace.settings, backbone.name, backbone.weights),
-            knobs=knobs,
             **{name: value for name, value in given.items() if value is not None},
         )
         champion, study_id = _study(workspace, spec)

@@ -14,7 +14,7 @@ from dashboard.session import workspace
 from engine.geometry import RESIZES
 from storage.records import DatasetVersion, Role
 from tuning import queries
-from tuning.errors import TuningError
+from tuning.errors import BadSpec, TuningError
 from tuning.estimate import Estimate
 from tuning.presets import PRESETS, STANDARD, preset_spec
 from tuning.spec import Figure, Pruner, Sampler, StudySpec
@@ -45,7 +45,6 @@ def show(version: DatasetVersion, base: StudySpec | None = None) -> StudySpec | 
     with head:
         begun = _begin(version, chosen, base)
         objective = _objective(version, begun.spec, begun.key)
-        study_space.ask_turned_over(begun.spec, begun.key)
     try:
         fields = {"objective": objective, **_ask(chosen, begun)}
         spec = replace(begun.spec, **fields)
@@ -128,20 +127,26 @@ def _measure(version: DatasetVersion, asked: str) -> None:
 
 
 def _ask(chosen: "_Chosen", begun: _Begun) -> Fields:
-    """Draw the folded fields; answers those of the specification.
+    """Draw the folded fields, all of them in any case; answers those of the specification.
 
     Raises:
         BadSpec: what was typed can't be read.
     """
+    problem = None
     spec, key = begun.spec, begun.key
     with st.expander("How long", icon=":material/timer:"):
         fields = _budget(spec, key)
     with st.expander("What is searched", icon=":material/tune:"):
-        fields |= study_space.show(spec, chosen.layers, key)
+        try:
+            fields |= study_space.show(spec, chosen.layers, key)
+        except BadSpec as bad:
+            problem = bad
     with st.expander("How it is searched", icon=":material/travel_explore:"):
         fields |= _method(spec, key)
     with st.expander("More options", icon=":material/more_horiz:"):
         fields |= _rest(spec, key)
+    if problem is not None:
+        raise problem
     return fields
 
 

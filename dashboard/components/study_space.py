@@ -8,7 +8,6 @@ import streamlit as st
 from dashboard import wording
 from tuning.errors import BadSpec
 from tuning.knobs import KNOBS, SEARCHED, Knob, Range, Values
-from tuning.presets import TURNED_OVER
 from tuning.spec import StudySpec
 
 Fields = dict[str, Any]
@@ -21,14 +20,14 @@ SCALES = {"log": True, "linear": False}
 
 
 def show(spec: StudySpec, offered: Sequence[Sequence[int]], key: str) -> Fields:
-    """Draw the fields of the space.
+    """Draw the fields of the space; all of them, whatever can't be read: one that isn't drawn forgets what it held.
 
     Args:
         spec: what they begin with.
         offered: choices of layers that suit the backbone.
         key: distinguishes these fields from others.
     Raises:
-        BadSpec: typed layers can't be read.
+        BadSpec: typed layers can't be read, or the ends of a range.
     """
     sigmas = sorted({*SIGMAS, *spec.noise_std})
     noise = st.select_slider(
@@ -53,40 +52,13 @@ def show(spec: StudySpec, offered: Sequence[Sequence[int]], key: str) -> Fields:
         key=f"{key}-depths",
     )
     st.caption(SEARCHED["adaptor_depth"].meaning)
+    knobs = _knobs(spec, key)
     return {
         "noise_std": noise,
         "layers": tuple(_layers(choice) for choice in layers),
         "adaptor_depths": tuple(sorted(depths)),
-        "knobs": _knobs(spec, key),
+        "knobs": knobs,
     }
-
-
-def ask_turned_over(spec: StudySpec, key: str) -> None:
-    """Ask what a person knows of the parts and the settings don't; the answer lies among what is searched.
-
-    Args:
-        spec, key: as for `show`.
-    """
-    names = st.session_state.get(f"{key}-knobs", list(spec.knobs))
-    st.session_state[f"{key}-turned"] = set(TURNED_OVER) <= set(names)
-    st.checkbox(
-        "Good parts may lie turned over",
-        key=f"{key}-turned",
-        on_change=_search_turned_over,
-        args=(names, key),
-        help="Such as a texture, or parts dropped on a belt. The study then tries, too, to learn from mirrored "
-        "pictures. Leave it empty where a part is bad for lying turned over: that would not be found.",
-    )
-
-
-def _search_turned_over(names: Sequence[str], key: str) -> None:
-    kept = [name for name in names if name not in TURNED_OVER]
-    if not st.session_state[f"{key}-turned"]:
-        st.session_state[f"{key}-knobs"] = kept
-        return
-    st.session_state[f"{key}-knobs"] = [*kept, *TURNED_OVER]
-    for name, values in TURNED_OVER.items():
-        st.session_state[f"{key}-{name}-values"] = list(values)
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -100,17 +72,25 @@ def _layers(text: str) -> tuple[int, ...]:
 
 def _knobs(spec: StudySpec, key: str) -> dict[str, Values]:
     """Further settings, each with what to search of it."""
-    # By the session and not as a default: the answer to another question changes it.
-    st.session_state.setdefault(f"{key}-knobs", list(spec.knobs))
     names = st.multiselect(
         "More settings to search",
         list(KNOBS),
+        default=list(spec.knobs),
         format_func=wording.knob,
         key=f"{key}-knobs",
         placeholder="none: they keep the engine's defaults",
         help="More settings want more trials.",
     )
-    return {name: _knob(name, KNOBS[name], spec.knobs.get(name), f"{key}-{name}") for name in names}
+    found: dict[str, Values] = {}
+    problems: list[BadSpec] = []
+    for name in names:
+        try:
+            found[name] = _knob(name, KNOBS[name], spec.knobs.get(name), f"{key}-{name}")
+        except BadSpec as problem:
+            problems.append(problem)
+    if problems:
+        raise problems[0]
+    return found
 
 
 def _knob(name: str, knob: Knob, begun: Values | None, key: str) -> Values:
@@ -149,11 +129,11 @@ def _range(name: str, begun: Range, key: str) -> Range:
 
 
 def _choices(name: str, knob: Knob, begun: tuple[Any, ...], key: str) -> tuple[Any, ...]:
-    st.session_state.setdefault(f"{key}-values", list(begun))
     return tuple(
         st.multiselect(
             f"{wording.knob(name)}, values",
             list(dict.fromkeys([*knob.choices, *begun])),
+            default=list(begun),
             format_func=wording.knob_value,
             key=f"{key}-values",
             help="One value fixes the setting, several are searched.",

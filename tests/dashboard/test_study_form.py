@@ -112,28 +112,21 @@ def test_any_setting_is_searched_with_its_range_or_values_and_says_what_it_means
     }
 
 
-def test_parts_that_may_lie_turned_over_are_learned_mirrored_as_well(form, workspace):
-    question = "Good parts may lie turned over"
-    assert named(form.checkbox, question).value is False
-    named(form.multiselect, "Margin, values").set_value([0.25, 1.0]).run()
-    clean(named(form.checkbox, question).check().run())
-    assert named(form.multiselect, "Mirror, values").value == ["none", "both"]
+def test_slip_in_one_field_takes_nothing_from_the_others(form, workspace):
+    named(form.multiselect, "More settings to search").set_value(["adaptor_lr", "patch_size"]).run()
+    named(form.multiselect, "Patch size, values").set_value([1, 3])
+    named(form.selectbox, "Sampler").set_value(Sampler.GP)
+    named(form.number_input, "Adaptor lr, from").set_value(0.5)  # above its other end
+    named(form.multiselect, "Layers").set_value(["2", "x"])
+    form.run()
+    assert "low end must not lie above" in form.error[0].value
+    named(form.number_input, "Adaptor lr, from").set_value(0.0002).run()
+    assert "Layers “x” are not numbers" in form.error[0].value
+    clean(named(form.multiselect, "Layers").set_value(["2"]).run())
     press(form, "Start the study")
-    found = launched(workspace)["knobs"]
-    assert found == {"noise": ["gaussian", "differences"], "margin": [0.25, 1.0], "mirror": ["none", "both"]}
-
-
-def test_answer_on_turned_over_parts_and_the_settings_searched_agree(form, page, workspace):
-    question, settings = "Good parts may lie turned over", "More settings to search"
-    named(form.multiselect, settings).set_value(["mirror"]).run()
-    assert named(form.checkbox, question).value is True
-    clean(named(form.checkbox, question).uncheck().run())
-    assert named(form.multiselect, settings).value == []
-    study = launch_study(workspace, "parts", StudySpec(knobs={"mirror": ("both",)}))
-    like = clean(page("views/studies.py", new=1, dataset="parts", like=study.id))
-    assert named(like.checkbox, question).value is True
-    press(like, "Start the study")
-    assert launched(workspace)["knobs"] == {"mirror": ["both"]}  # as it was, not as a tick would set it
+    spec = launched(workspace)
+    assert (spec["layers"], spec["sampler"], spec["knobs"]["patch_size"]) == ([[2]], "gp", [1, 3])
+    assert spec["knobs"]["adaptor_lr"]["low"] == 0.0002
 
 
 def test_budget_sampler_pruner_and_limits_are_sent(form, workspace):
