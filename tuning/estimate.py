@@ -66,13 +66,16 @@ def estimate(
     # Where nothing is labelled anomalous, every normal picture gets a twin with a planted defect.
     held_out = 1 if version.has_defects else 2
     validation, test = held_out * count[Role.VALIDATION], held_out * count[Role.TEST]
-    turned = {way for mirror in spec.mirrors for way in MIRRORS[mirror]}
-    seen = count[Role.TRAIN] * (1 + len(turned)) + count[Role.CALIBRATION] + validation
+    seen = count[Role.TRAIN] + count[Role.CALIBRATION] + validation
+    # Turned over in every way that some trial asks for; a trial takes its own ways.
+    ways = [MIRRORS[mirror] for mirror in spec.mirrors] or [()]
+    read = seen + count[Role.TRAIN] * len({way for some in ways for way in some})
+    learned = seen + count[Role.TRAIN] * fmean(map(len, ways))
     past = _past_seconds(workspace, version, spec)
     one = (
         fmean(past) * _work(spec)
         if past
-        else _trial_seconds(speed, spec, seen, validation, count[Role.CALIBRATION])
+        else _trial_seconds(speed, spec, learned, validation, count[Role.CALIBRATION])
     )
     trials = expected_trials(spec)
     searched = trials * one
@@ -81,7 +84,7 @@ def estimate(
         searched = trials * one
     judged = count[Role.CALIBRATION] + validation + test
     return Estimate(
-        features=seen * speed.picture,
+        features=read * speed.picture,
         trials=searched,
         champion=judged * (speed.picture + speed.aggregate + speed.score + speed.map) + REGISTER_SECONDS,
         count=trials,
@@ -97,7 +100,7 @@ def expected_trials(spec: StudySpec) -> int:
     return most if spec.patience is None else min(most, ceil(PATIENT * spec.patience))
 
 
-def _trial_seconds(speed: Speed, spec: StudySpec, seen: int, validation: int, calibration: int) -> float:
+def _trial_seconds(speed: Speed, spec: StudySpec, seen: float, validation: int, calibration: int) -> float:
     default = SimpleNetConfig()
     epoch = default.steps_per_epoch * speed.step * _relative(spec) + validation * speed.score
     if spec.objective.needs_masks:

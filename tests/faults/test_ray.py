@@ -91,6 +91,12 @@ def holders(installation, study):
         return {slot.worker_id for slot in slots.list_slots(session, study.id)} - {None}
 
 
+def training(installation, study):
+    """The workers that are in the middle of a trial."""
+    running = [trial for trial in study_trials(installation, study) if trial.state == "running"]
+    return {trial.worker for trial in running if trial.intermediate}
+
+
 def lose_power(cluster, node, worker):
     """Kill a node, and the worker there with its actor and its children, none of whom can say a word any more."""
     process = psutil.Process(worker.pid)
@@ -107,10 +113,12 @@ def test_death_of_a_node_costs_one_trial_and_its_worker_comes_back_on_another(
     second = cluster.add_node(num_cpus=1, node_name="two")
     study = launch_study(installation, "parts", make_spec(trials=8, epochs=8))
     command = start_command(installation.settings, "--gpus-per-worker", "0")
-    # Both are in the middle of a trial, and one trial has ended already.
-    wait_for(lambda: len(holders(installation, study)) == 2 and ended(installation, study), lambda: command)
+    wait_for(lambda: len(live_workers(installation)) == 2, lambda: command)
     (doomed,), (other,) = workers_on(installation, "two"), workers_on(installation, "one")
-    assert holders(installation, study) == {doomed.id, other.id}
+    wait_for(
+        lambda: ended(installation, study) and training(installation, study) == {doomed.id, other.id},
+        lambda: command,
+    )
     assert not state_of(installation, study).state.finished
     lose_power(cluster, second, doomed)
 

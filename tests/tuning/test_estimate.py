@@ -11,7 +11,7 @@ from storage.workspace import open_workspace
 from tuning import speed
 from tuning.errors import BadSpec
 from tuning.estimate import Estimate, estimate, expected_trials
-from tuning.presets import NOISE_AND_MARGIN, PRESETS, TURNED_OVER, preset_spec
+from tuning.presets import NOISE_AND_MARGIN, PRESETS, preset_spec
 from tuning.spec import StudySpec
 
 
@@ -37,7 +37,7 @@ def test_estimate_grows_with_trials_seeds_epochs_and_work(workspace, parts, make
     assert estimate(workspace, parts, replace(spec, trials=20)).trials == pytest.approx(2 * once.trials)
     for more in ({"seeds": 3}, {"epochs": 20}, {"knobs": {"members": (8, 64)}}, {"pruner": "none"}):
         assert estimate(workspace, parts, replace(spec, **more)).trials > once.trials
-    turned = estimate(workspace, parts, replace(spec, knobs=dict(TURNED_OVER)))
+    turned = estimate(workspace, parts, replace(spec, knobs={"mirror": ("none", "both")}))
     pictures = {role: parts.count(role=role) for role in (Role.TRAIN, Role.CALIBRATION, Role.VALIDATION)}
     more = 1 + 3 * pictures[Role.TRAIN] / sum(pictures.values())  # each turned over in three ways
     assert turned.features == pytest.approx(more * once.features)
